@@ -1,0 +1,80 @@
+"""Static bounds on membranes and currents: proof that a backend's number range is never left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sparsespike.export.connections import Connection, Conv2dConnection, CSRConnection
+from sparsespike.export.graph import Population, SpikingGraph
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Largest magnitudes that a population can reach in a run, in its integer unit."""
+
+    current: int
+    """Largest \\|sum of arriving weights x emitted values\\| of a neuron in one step (bias not included)."""
+    membrane: int
+    """Largest \\|membrane\\| of a neuron over all steps, before or after a spike."""
+
+
+def weight_sums(connection: Connection) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sums of the positive and of the negative weights that arrive at each postsynaptic neuron, two arrays of shape (n_post,).
+
+    For a convolution the borderless sums are used, which can only enlarge a bound.
+    """
+    if isinstance(connection, Conv2dConnection):
+        kernel = connection.kernel.astype(np.int64).reshape(len(connection.kernel), -1)
+        positions = int(np.prod(connection.output_shape[1:]))
+        positive, negative = np.maximum(kernel, 0).sum(axis=1), np.minimum(kernel, 0).sum(axis=1)
+        return np.repeat(positive, positions), np.repeat(negative, positions)
+    return _signed_column_sums(connection)
+
+
+def _signed_column_sums(csr: CSRConnection) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Integer sums by sorting: ``bincount`` with weights would go through float64."""
+    values = csr.values.astype(np.int64)
+    positive, negative = np.zeros(csr.n_post, np.int64), np.zeros(csr.n_post, np.int64)
+    np.add.at(positive, csr.indices, np.maximum(values, 0))
+    np.add.at(negative, csr.indices, np.minimum(values, 0))
+    return positive, negative
+
+
+def emitted_range(population: Population) -> tuple[int, int]:
+    """Smallest and largest value that one neuron of a population can emit in one step."""
+    if population.kind == "input":
+        low, high = population.value_range or (0, 0)
+        return min(low, 0), max(high, 0)
+    if population.kind == "aec":
+        return 0, int(population.tables["primary_payload"].max() + population.tables["compensation_payload"].max())
+    return (-1 if population.kind == "signed_if" else 0), 1
+
+
+def bounds(graph: SpikingGraph, steps: int) -> dict[str, Bound]:
+    """Bounds for every population that receives, over ``steps`` local steps.
+
+    A membrane is bounded by its start plus ``steps`` times the largest current, as if it never fired: a reset by subtraction
+    moves it toward zero only, so the bound holds with any spikes.
+    """
+    result = {}
+    for name in graph.order:
+        population = graph.population(name)
+        if population.kind == "input":
+            continue
+        high = np.zeros(population.size, np.int64)
+        low = np.zeros(population.size, np.int64)
+        for projection in graph.into(name):
+            least, most = emitted_range(graph.population(projection.pre))
+            positive, negative = weight_sums(projection.connection)
+            high += positive * most + negative * least
+            low += negative * most + positive * least
+        every_step = population.bias if population.bias_mode == "every_step" else np.zeros_like(population.bias)
+        once = population.bias - every_step
+        start = np.abs(population.v_init) + np.abs(once)
+        reach = np.maximum(np.maximum(high + every_step, 0), np.maximum(-(low + every_step), 0))
+        result[name] = Bound(
+            current=int(np.maximum(high, -low).max(initial=0)), membrane=int((start + steps * reach).max(initial=0))
+        )
+    return result

@@ -1,0 +1,163 @@
+"""One population of integer neurons: its kind, thresholds, biases and tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from sparsespike.common.errors import GraphError
+from sparsespike.export.connections import frozen_array
+
+Kind = Literal["input", "if", "signed_if", "aec", "readout"]
+BiasMode = Literal["every_step", "once"]
+Reset = Literal["subtract", "zero"]
+KINDS = get_args(Kind)
+SPIKING_KINDS = ("if", "signed_if", "aec")
+AEC_TABLES = ("primary_threshold", "compensation_threshold", "primary_payload", "compensation_payload")
+_DEFAULT: Any = None  # replaced by zeros (v_init, bias) or one (scale) when the population is made
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Population:
+    """N neurons of one kind; every array is in the population's integer unit (real value = integer * scale).
+
+    Parameters
+    ----------
+    name : str
+        Letters, digits, ``_``, ``.`` and ``-``.
+    shape : (N,) or (C, y, x)
+        Neurons are numbered in C order.
+    kind : {"input", "if", "signed_if", "aec", "readout"}
+        One local step t of each kind:
+
+        * ``input``: emits its integer value every step (``bias_mode="every_step"``) or once (``"once"``); a zero emits nothing.
+        * ``if``: v += I + bias; spike +1 if v >= threshold, then v -= threshold (or v = 0, by ``reset``).
+        * ``signed_if``: as ``if``, and spike -1 (v += threshold_neg) if v <= -threshold_neg and the net spike count so far is > 0.
+        * ``aec``: integrates silently in its decode window, emits at most two graded spikes in its encode window.
+        * ``readout``: v += I + bias, never fires; class = argmax v.
+    threshold : int64 array, shape (N,), or None
+        Positive and even; for ``if`` and ``signed_if`` only.
+    threshold_neg : int64 array, shape (N,), or None
+        Positive; for ``signed_if`` only.
+    v_init, bias : int64 array, shape (N,), or None
+        Initial membrane and bias; None means zeros.
+    bias_mode : {"every_step", "once"}
+        When the bias is added (for ``input``: when the value is emitted).
+    reset : {"subtract", "zero"}
+        What a positive spike does to the membrane.
+    scale : float64 array, shape (), (C,) or (N,)
+        Real value of one integer unit, per population, channel or neuron; reporting only.
+    value_range : (int, int) or None
+        For ``input`` only: smallest and largest value that may be injected.
+    tables : mapping of str to int64 array, shape (slots,)
+        For ``aec`` only: ``primary_threshold``, ``compensation_threshold``, ``primary_payload``, ``compensation_payload``.
+
+    Raises
+    ------
+    GraphError
+        If a field is missing, superfluous, of the wrong length or out of range.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: Kind
+    threshold: NDArray[np.int64] | None = None
+    threshold_neg: NDArray[np.int64] | None = None
+    v_init: NDArray[np.int64] = _DEFAULT
+    bias: NDArray[np.int64] = _DEFAULT
+    bias_mode: BiasMode = "every_step"
+    reset: Reset = "subtract"
+    scale: NDArray[np.float64] = _DEFAULT
+    value_range: tuple[int, int] | None = None
+    tables: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        where = f"population {self.name!r}"
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
+            raise GraphError(f"{where}: expected a name of 1 to 100 letters, digits, '_', '.' or '-'")
+        if self.kind not in KINDS:
+            raise GraphError(f"{where}: found kind {self.kind!r}, expected one of {', '.join(KINDS)}")
+        if self.bias_mode not in get_args(BiasMode):
+            raise GraphError(f"{where}: found bias_mode {self.bias_mode!r}, expected every_step or once")
+        if self.reset not in get_args(Reset):
+            raise GraphError(f"{where}: found reset {self.reset!r}, expected subtract or zero")
+        if len(self.shape) not in (1, 3) or any(int(n) != n or n < 1 for n in self.shape):
+            raise GraphError(f"{where}: found shape {self.shape}, expected (N,) or (C, y, x) with sizes >= 1")
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        for name in ("v_init", "bias"):
+            self._set(name, np.zeros(self.size, np.int64) if getattr(self, name) is None else getattr(self, name))
+        self._check_thresholds(where)
+        self._check_scale(where)
+        self._check_input(where)
+        self._check_tables(where)
+
+    def _set(self, name: str, values: Any) -> None:
+        array = frozen_array(values, np.int64, f"population {self.name!r}, {name}")
+        if array.shape != (self.size,):
+            raise GraphError(f"population {self.name!r}, {name}: found shape {array.shape}, expected ({self.size},)")
+        object.__setattr__(self, name, array)
+
+    def _check_thresholds(self, where: str) -> None:
+        for name, kinds in (("threshold", ("if", "signed_if")), ("threshold_neg", ("signed_if",))):
+            values = getattr(self, name)
+            if (values is not None) != (self.kind in kinds):
+                raise GraphError(
+                    f"{where}: {name} is {'missing' if values is None else 'given'} for kind {self.kind!r}; "
+                    f"expected it for {' and '.join(kinds)} only"
+                )
+            if values is None:
+                continue
+            self._set(name, values)
+            if np.any(getattr(self, name) <= 0):
+                at = int(np.argmax(getattr(self, name) <= 0))
+                raise GraphError(
+                    f"{where}, {name}: found {getattr(self, name)[at]} at neuron {at}, expected > 0; "
+                    "remove neurons that can never fire, or fold their constant output"
+                )
+        if self.threshold is not None and np.any(self.threshold % 2):
+            at = int(np.argmax(self.threshold % 2))
+            raise GraphError(
+                f"{where}, threshold: found the odd value {self.threshold[at]} at neuron {at}, expected even thresholds "
+                "(so that half a threshold is an exact initial membrane)"
+            )
+
+    def _check_scale(self, where: str) -> None:
+        scale = np.array(1.0 if self.scale is None else self.scale, dtype=np.float64)
+        if scale.shape not in {(), (self.shape[0],), (self.size,)} or not np.all(np.isfinite(scale) & (scale > 0)):
+            raise GraphError(
+                f"{where}, scale: found shape {scale.shape}, expected finite values > 0 of shape (), ({self.shape[0]},) or ({self.size},)"
+            )
+        scale.flags.writeable = False
+        object.__setattr__(self, "scale", scale)
+
+    def _check_input(self, where: str) -> None:
+        if (self.value_range is not None) != (self.kind == "input"):
+            raise GraphError(f"{where}: found value_range {self.value_range} for kind {self.kind!r}; expected it for input only")
+        if self.value_range is not None:
+            low, high = (int(value) for value in self.value_range)
+            if not -(2**31) < low <= high < 2**31:
+                raise GraphError(
+                    f"{where}: found value_range {self.value_range}, expected (low, high) with low <= high, in 32 bits"
+                )
+            object.__setattr__(self, "value_range", (low, high))
+        if self.kind == "input" and (self.v_init.any() or self.bias.any()):
+            raise GraphError(f"{where}: found a bias or initial membrane, expected none for kind 'input'")
+
+    def _check_tables(self, where: str) -> None:
+        expected = set(AEC_TABLES) if self.kind == "aec" else set()
+        if set(self.tables) != expected:
+            raise GraphError(f"{where}: found tables {sorted(self.tables)}, expected {sorted(expected)} for kind {self.kind!r}")
+        tables = {name: frozen_array(self.tables[name], np.int64, f"{where}, table {name}") for name in sorted(self.tables)}
+        if len({table.shape for table in tables.values()}) > 1 or any(t.ndim != 1 or len(t) == 0 for t in tables.values()):
+            raise GraphError(f"{where}: expected tables of one equal length >= 1 (slots)")
+        object.__setattr__(self, "tables", tables)
+
+    @property
+    def size(self) -> int:
+        """Number of neurons N."""
+        return int(np.prod(self.shape))
