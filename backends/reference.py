@@ -1,0 +1,184 @@
+"""The reference simulator: plain numpy and scipy in int64, written to be read, not to be fast.
+
+It works in local time, one population after the other: when all T steps of the populations before it are known, a population
+needs nothing else. Every other backend is held to its results by equality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sparsespike.backends.base import Counting, InputMode, RunResult, SpikeCounts, updates
+from sparsespike.common.errors import BackendError, MembraneOverflowError
+from sparsespike.export.bounds import bounds
+from sparsespike.export.graph import Key, Population, Projection, SpikingGraph
+
+Int64Array = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReferenceResult(RunResult):
+    """A RunResult with the rasters of all spiking populations, and the membranes.
+
+    Attributes
+    ----------
+    integrated : mapping of population to int64 array, shape (B, steps, N)
+        Membrane after current and bias were added, before a spike took its part away.
+    membranes : mapping of population to int64 array, shape (B, steps, N)
+        Membrane at the end of each local step.
+    """
+
+    integrated: Mapping[str, Int64Array]
+    membranes: Mapping[str, Int64Array]
+
+
+def reference(
+    graph: SpikingGraph,
+    inputs: NDArray[Any],
+    steps: int,
+    *,
+    input: InputMode = "events",
+    forced: Mapping[str, NDArray[np.int8]] | None = None,
+) -> ReferenceResult:
+    """Run B images for ``steps`` local steps, exactly.
+
+    Parameters
+    ----------
+    graph : SpikingGraph
+        With populations of kinds ``input``, ``if``, ``signed_if`` and ``readout``.
+    inputs : integer array, shape (B, N) or (B, C, y, x)
+    steps : int
+        Local steps T >= 1.
+    input : {"events", "current"}
+        How the first projections' events are counted: one for each synapse of a value that is not zero and each step, or
+        steps x nnz (a constant current needs every synapse once, and is charged at every step).
+    forced : mapping of population to int8 array, shape (B, steps, N), optional
+        Spikes that these populations emit, whatever their membrane says. With a backend's rasters, the membranes are those
+        that the backend must have had.
+
+    Raises
+    ------
+    BackendError
+        If ``steps`` < 1, a kind is not covered, or (MembraneOverflowError) int64 is not proven wide enough.
+    GraphError
+        If the inputs do not fit the graph.
+    """
+    values = graph.check_inputs(inputs)
+    _check(graph, steps)
+    rasters: dict[str, NDArray[np.int8]] = {}
+    integrated: dict[str, Int64Array] = {}
+    membranes: dict[str, Int64Array] = {}
+    emitted: dict[str, Int64Array] = {}
+    for name in graph.order:
+        population = graph.population(name)
+        if population.kind == "input":
+            emitted[name] = _gate(population, values, steps)
+            continue
+        drive = _gate(population, np.tile(population.bias, (len(values), 1)), steps)
+        for projection in graph.into(name):
+            drive = drive + _propagate(projection, emitted[projection.pre])
+        integrated[name], membranes[name], emitted[name] = _integrate(population, drive, (forced or {}).get(name))
+        if name in graph.spiking:
+            rasters[name] = emitted[name].astype(np.int8)
+    events_by_step = {p.key: _count_events(graph, p, emitted[p.pre], steps, input) for p in graph.projections}
+    fires = {name: emitted[name] for name in (graph.input.name, *graph.spiking)}
+    neuron_updates, bias_additions = updates(graph, len(values), steps)
+    counting: dict[Key, Counting] = dict.fromkeys(events_by_step, "computed")
+    return ReferenceResult(
+        backend="reference",
+        version=np.__version__,
+        dtype="int64",
+        steps=steps,
+        readout=membranes[graph.readout.name],
+        spikes={name: _count_spikes(x, axis=1) for name, x in fires.items()},
+        spikes_by_step={name: _count_spikes(x, axis=2) for name, x in fires.items()},
+        events={key: counts.sum(axis=1) for key, counts in events_by_step.items()},
+        events_by_step=events_by_step,
+        counting=counting,
+        neuron_updates=neuron_updates,
+        bias_additions=bias_additions,
+        messages={name: np.count_nonzero(x, axis=(1, 2)).astype(np.int64) for name, x in fires.items()},
+        rasters=rasters,
+        integrated=integrated,
+        membranes=membranes,
+    )
+
+
+def _check(graph: SpikingGraph, steps: int) -> None:
+    if steps < 1:
+        raise BackendError(f"reference: found steps = {steps}, expected at least 1")
+    for population in graph.populations:
+        if population.kind == "aec":
+            raise BackendError(f"reference: population {population.name!r} is of kind 'aec', expected a rate-coded kind")
+    for name, bound in bounds(graph, steps).items():
+        if bound.membrane >= 2**63:
+            raise MembraneOverflowError(
+                f"reference: the membrane of population {name!r} can reach {bound.membrane}, expected less than 2^63; "
+                "use fewer steps or smaller weights"
+            )
+
+
+def _gate(population: Population, values: Int64Array, steps: int) -> Int64Array:
+    """Values of shape (B, N) at every step, or at step 0 alone, as ``bias_mode`` says: shape (B, steps, N)."""
+    gated = np.zeros((len(values), steps, population.size), np.int64)
+    gated[:, : steps if population.bias_mode == "every_step" else 1] = values[:, None]
+    return gated
+
+
+def _propagate(projection: Projection, emitted: Int64Array) -> Int64Array:
+    """Currents of shape (B, steps, n_post) from emitted values of shape (B, steps, n_pre)."""
+    images, steps, n_pre = emitted.shape
+    weights = projection.connection.to_csr().to_scipy()
+    current: Int64Array = (emitted.reshape(images * steps, n_pre) @ weights).reshape(images, steps, weights.shape[1])
+    return current
+
+
+def _integrate(
+    population: Population, drive: Int64Array, forced: NDArray[np.int8] | None
+) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Membranes before and after firing, and spikes (+1, 0, -1), each of shape (B, steps, N)."""
+    integrated, membranes, spikes = np.zeros_like(drive), np.zeros_like(drive), np.zeros_like(drive)
+    images, steps, neurons = drive.shape
+    v = np.tile(population.v_init, (images, 1))
+    net_count = np.zeros((images, neurons), np.int64)
+    for t in range(steps):
+        v = v + drive[:, t]
+        integrated[:, t] = v
+        positive, negative = _decide(population, v, net_count)
+        if forced is not None:
+            positive, negative = forced[:, t] > 0, forced[:, t] < 0
+        if population.threshold is not None:
+            v = np.where(positive, v - population.threshold if population.reset == "subtract" else 0, v)
+        if population.threshold_neg is not None:
+            v = np.where(negative, v + population.threshold_neg, v)
+        spikes[:, t] = positive.astype(np.int64) - negative
+        net_count += spikes[:, t]
+        membranes[:, t] = v
+    return integrated, membranes, spikes
+
+
+def _decide(population: Population, v: Int64Array, net_count: Int64Array) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which neurons spike +1 and which -1, from their membrane and their net spike count so far."""
+    never = np.zeros(v.shape, bool)
+    positive = never if population.threshold is None else v >= population.threshold
+    negative = never if population.threshold_neg is None else (v <= -population.threshold_neg) & (net_count > 0)
+    return positive, negative
+
+
+def _count_spikes(emitted: Int64Array, axis: int) -> SpikeCounts:
+    return SpikeCounts(
+        np.count_nonzero(emitted > 0, axis=axis).astype(np.int64), np.count_nonzero(emitted < 0, axis=axis).astype(np.int64)
+    )
+
+
+def _count_events(graph: SpikingGraph, projection: Projection, emitted: Int64Array, steps: int, input: InputMode) -> Int64Array:
+    """Synaptic events of a projection by the step of its presynaptic population, shape (B, steps)."""
+    csr = projection.connection.to_csr()
+    if input == "current" and projection.pre == graph.input.name:
+        counts = np.full((len(emitted), csr.shape[0]), 1, np.int64)
+        emitted = _gate(graph.input, counts, steps)
+    return np.asarray((emitted != 0) @ csr.fan_out, np.int64)

@@ -1,0 +1,98 @@
+"""Hypothesis strategies: random small graphs with inputs (needs the package ``hypothesis``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from sparsespike.backends.testing.cases import Case
+from sparsespike.export.connections import Conv2dConnection, CSRConnection
+from sparsespike.export.graph import Population, Projection, SpikingGraph
+from sparsespike.export.population import BiasMode
+
+
+def _ints(draw: st.DrawFn, shape: int | tuple[int, ...], low: int, high: int) -> NDArray[np.int64]:
+    array: NDArray[np.int64] = draw(hnp.arrays(np.int64, shape, elements=st.integers(low, high)))
+    return array
+
+
+def _fires(draw: st.DrawFn, name: str, shape: tuple[int, ...]) -> Population:
+    """A population of kind ``if`` or ``signed_if`` with small numbers, so that ties and both signs are common."""
+    size = int(np.prod(shape))
+    fields: dict[str, Any] = {}
+    if draw(st.booleans()):
+        fields["threshold_neg"] = _ints(draw, size, 1, 8)
+    return Population(
+        name=name,
+        shape=shape,
+        kind="signed_if" if fields else "if",
+        threshold=2 * _ints(draw, size, 1, 6),
+        v_init=_ints(draw, size, -6, 12),
+        bias=_ints(draw, size, -3, 3),
+        bias_mode=draw(st.sampled_from(("every_step", "once"))),
+        reset=draw(st.sampled_from(("subtract", "zero"))),
+        **fields,
+    )
+
+
+@st.composite
+def graphs(draw: st.DrawFn, max_populations: int = 4, max_neurons: int = 5, max_steps: int = 8, max_images: int = 3) -> Case:
+    """Random acyclic graphs with inputs.
+
+    Any earlier population may project to any later one, so depths, delays and parallel ways vary; weights are small and of
+    both signs, many are absent, whole projections may be empty. All kinds but ``aec``, both resets, both bias modes.
+
+    Parameters
+    ----------
+    max_populations : int
+        Most spiking populations.
+    max_neurons : int
+        Most neurons in a population.
+    max_steps, max_images : int
+        Most local steps and images.
+    """
+    low, high = draw(st.sampled_from(((0, 4), (-3, 3))))
+    size = draw(st.integers(1, max_neurons))
+    emission: BiasMode = draw(st.sampled_from(("every_step", "every_step", "once")))
+    populations = [Population(name="input", shape=(size,), kind="input", value_range=(low, high), bias_mode=emission)]
+    sizes = draw(st.lists(st.integers(1, max_neurons), max_size=max_populations))
+    populations += [_fires(draw, f"p{i}", (neurons,)) for i, neurons in enumerate(sizes)]
+    classes = draw(st.integers(1, 3))
+    populations.append(Population(name="readout", shape=(classes,), kind="readout", bias=_ints(draw, classes, -3, 3)))
+    projections = []
+    for position, post in enumerate(populations[1:], start=1):
+        before = draw(st.sets(st.integers(0, position - 1), min_size=1))
+        for pre in (populations[i] for i in sorted(before)):
+            weights = CSRConnection.from_scipy(
+                _ints(draw, (pre.size, post.size), -7, 7) * _ints(draw, (pre.size, post.size), 0, 1)
+            )
+            projections.append(Projection(pre.name, post.name, weights))
+    images = draw(st.integers(1, max_images))
+    return Case(SpikingGraph(populations, projections), _ints(draw, (images, size), low, high), draw(st.integers(1, max_steps)))
+
+
+@st.composite
+def convolutions(draw: st.DrawFn, max_steps: int = 5) -> Case:
+    """Random graphs input -> convolution -> spiking -> convolution -> readout, of any stride, padding, dilation and groups."""
+    shape = (draw(st.integers(1, 2)) * 2, draw(st.integers(3, 5)), draw(st.integers(3, 5)))
+    populations = [Population(name="input", shape=shape, kind="input", value_range=(-2, 3))]
+    projections = []
+    for name in ("conv", "readout"):
+        pair = st.tuples(st.integers(1, 2), st.integers(1, 2))
+        groups = draw(st.sampled_from((1, 2)))
+        window = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+        # With padding 1 a window of 2 dilated by 2 fits into every input of at least one pixel.
+        connection = Conv2dConnection(
+            _ints(draw, (2, shape[0] // groups, *window), -3, 3).astype(np.int32), shape, draw(pair), (1, 1), draw(pair), groups
+        )
+        shape = connection.output_shape
+        if name == "readout":
+            populations.append(Population(name=name, shape=shape, kind="readout"))
+        else:
+            populations.append(_fires(draw, name, shape))
+        projections.append(Projection(populations[-2].name, name, connection))
+    values = _ints(draw, (2, populations[0].size), -2, 3)
+    return Case(SpikingGraph(populations, projections), values, draw(st.integers(1, max_steps)))
