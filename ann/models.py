@@ -1,0 +1,120 @@
+"""Multilayer perceptrons, described by plain values so that a file can rebuild one without running code."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from sparsespike.ann.activations import ACTIVATIONS, QCFS
+from sparsespike.ann.sparse import SparseLinear, initialise
+from sparsespike.ann.topology.pattern import Topology
+from sparsespike.common.errors import ConfigError, ModelError
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class MLPSpec:
+    """What a multilayer perceptron is made of.
+
+    Parameters
+    ----------
+    widths : tuple of int
+        Inputs, hidden layers, classes.
+    sparse : bool
+        Whether the layers before the classifier hold a topology. The classifier is always dense.
+    activation : str
+        ``relu`` or ``qcfs``.
+    levels : int
+        Quantisation steps L of QCFS.
+    lam : float
+        Initial threshold of QCFS.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer than two widths, one is below 1, or the activation is unknown.
+    """
+
+    widths: tuple[int, ...]
+    sparse: bool = True
+    activation: str = "relu"
+    levels: int = 8
+    lam: float = 4.0
+
+    def __post_init__(self) -> None:
+        if len(self.widths) < 2 or min(self.widths) < 1:
+            raise ConfigError(f"widths are {self.widths}; expected inputs, hidden layers and classes, each at least 1")
+        if self.activation not in ACTIVATIONS:
+            raise ConfigError(f"activation {self.activation!r} is unknown; expected one of {', '.join(ACTIVATIONS)}")
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Shape (outputs, inputs) of every layer, the classifier last."""
+        return tuple((m, n) for n, m in zip(self.widths[:-1], self.widths[1:], strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> MLPSpec:
+        """Inverse of :meth:`to_dict`, for values read back from JSON.
+
+        Raises
+        ------
+        ModelError
+            If a field is absent, unknown or of the wrong type.
+        """
+        try:
+            return cls(**{**fields, "widths": tuple(int(width) for width in fields["widths"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"model description {fields!r} is malformed ({error}); expected the fields of MLPSpec") from error
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron: ``layers[i]`` then ``activations[i]``; after the last layer, the classifier, nothing.
+
+    Parameters
+    ----------
+    spec : MLPSpec
+    topologies : sequence of Topology, optional
+        One for every layer before the classifier; needed if the network is sparse. Without them a sparse network starts with
+        no links, to be loaded into.
+    """
+
+    def __init__(self, spec: MLPSpec, topologies: list[Topology] | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        *hidden, head = spec.shapes
+        if topologies is not None and [topology.shape for topology in topologies] != hidden:
+            raise ModelError(f"network of widths {spec.widths} got topologies {topologies}; expected one for each of {hidden}")
+        self.layers = nn.ModuleList()
+        for position, (m, n) in enumerate(hidden):
+            if spec.sparse:
+                topology = Topology.from_links((m, n), []) if topologies is None else topologies[position]
+                self.layers.append(SparseLinear(topology))
+            else:
+                self.layers.append(nn.Linear(n, m))
+        self.layers.append(nn.Linear(head[1], head[0]))
+        self.activations = nn.ModuleList(QCFS(spec.levels, spec.lam) if spec.activation == "qcfs" else nn.ReLU() for _ in hidden)
+
+    def reset_parameters(self, generator: np.random.Generator) -> None:
+        """Draw all weights and biases: variance 2 / fan-in everywhere (see :meth:`SparseLinear.reset_parameters`)."""
+        for layer in self.layers:
+            if isinstance(layer, SparseLinear):
+                layer.reset_parameters(generator)
+            elif isinstance(layer, nn.Linear):
+                initialise(layer.weight, layer.bias, layer.in_features, layer.in_features, generator)
+
+    @property
+    def sparse_layers(self) -> list[SparseLinear]:
+        """The layers that hold a topology, in order."""
+        return [layer for layer in self.layers if isinstance(layer, SparseLinear)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores ``[B, classes]`` of real inputs ``[B, inputs]`` (images flattened in the order C, y, x)."""
+        for layer, activation in zip(self.layers, self.activations, strict=False):
+            x = activation(layer(x))
+        scores: Tensor = self.layers[-1](x)
+        return scores

@@ -1,0 +1,260 @@
+"""A training run from one epoch to the next."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from dataclasses import dataclass
+from enum import IntEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sparsespike.ann import checkpoint
+from sparsespike.ann.augment import assemble, draw
+from sparsespike.ann.config import TrainConfig
+from sparsespike.ann.data import DataSplits
+from sparsespike.ann.evaluate import accuracy
+from sparsespike.ann.models import MLP, MLPSpec
+from sparsespike.ann.progress import TrainProgress
+from sparsespike.ann.run_folder import EpochRecord, RunFolder
+from sparsespike.ann.topology.pattern import Topology, link_count
+from sparsespike.ann.topology.percolation import active_neurons
+from sparsespike.common.errors import ModelError
+from torch import Tensor, nn
+
+
+class Stream(IntEnum):
+    """Independent sources of randomness. An epoch's numbers follow from (seed, stream, epoch): there is no state to save."""
+
+    TOPOLOGY = 1
+    WEIGHTS = 2
+    ORDER = 3
+    AUGMENT = 4
+    EVOLUTION = 5
+
+    def generator(self, seed: int, epoch: int = 0) -> np.random.Generator:
+        """The stream's generator for one epoch."""
+        return np.random.default_rng([seed, int(self), epoch])
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The outcome of a training run.
+
+    Attributes
+    ----------
+    model : MLP
+        Of the best epoch, in evaluation mode.
+    folder : Path
+        The run folder.
+    best_epoch : int
+        Counted from 1.
+    validation_accuracy, test_accuracy : float
+        Of that model; validation is NaN without a validation split.
+    history : tuple of EpochRecord
+    """
+
+    model: MLP
+    folder: Path
+    best_epoch: int
+    validation_accuracy: float
+    test_accuracy: float
+    history: tuple[EpochRecord, ...]
+
+
+class Training:
+    """A training run between two epochs: network, momentum, history, and the folder they are kept in."""
+
+    def __init__(self, config: TrainConfig, splits: DataSplits, files: RunFolder) -> None:
+        self.config = config
+        self.splits = splits
+        self.files = files
+        self.table = splits.encoding.table()
+        widths = (splits.features, *config.hidden, len(splits.classes))
+        self.spec = MLPSpec(widths, config.sparsity > 0, config.activation, config.levels, config.lam)
+        self.steps = math.ceil(len(splits.train) / config.batch)
+        self.history: list[EpochRecord] = []
+        self.best = 0
+        self.model = MLP(self.spec)
+        self.optimizer: torch.optim.Optimizer
+
+    @classmethod
+    def started(cls, config: TrainConfig, splits: DataSplits, files: RunFolder) -> Training:
+        """A new run; its first checkpoint shows that the folder takes one before any time is spent."""
+        run = cls(config, splits, files)
+        run.model = MLP(run.spec, run.initial_topologies() if run.spec.sparse else None)
+        run.model.reset_parameters(Stream.WEIGHTS.generator(config.seed))
+        run._prepare()
+        size = sum(4 * tensor.nbytes for tensor in run.model.state_dict().values())
+        files.require_space(2 * size)
+        files.save_checkpoint(run.state(), run.history, run.best)
+        return run
+
+    @classmethod
+    def restored(cls, config: TrainConfig, splits: DataSplits, files: RunFolder) -> Training:
+        """The run as its last checkpoint left it."""
+        run = cls(config, splits, files)
+        tensors, run.history, run.best = files.load_checkpoint()
+        try:
+            run.model.load_state_dict(
+                {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+            )
+        except RuntimeError as error:
+            raise ModelError(f"checkpoint {files.checkpoint} does not fit its settings: {error}") from error
+        run._prepare()
+        for name, parameter in run.model.named_parameters():
+            if f"momentum.{name}" in tensors:
+                run.optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"]
+        return run
+
+    def _prepare(self) -> None:
+        config = self.config
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, fused=True
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors that a resumed run needs."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            momentum = self.optimizer.state[parameter].get("momentum_buffer") if parameter in self.optimizer.state else None
+            if momentum is not None:
+                tensors[f"momentum.{name}"] = momentum
+        return tensors
+
+    def epoch(self, progress: TrainProgress) -> EpochRecord:
+        """Train one epoch: change the topology if it is time, all batches, validation, checkpoint."""
+        config, number = self.config, len(self.history)
+        began = time.perf_counter()
+        if config.evolves(number):
+            self.evolve(number)
+        updated = time.perf_counter()
+        lr = config.learning_rate(number)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        loss, train_accuracy = self.pass_over_data(number, progress)
+        record = EpochRecord(
+            epoch=number + 1,
+            loss=loss,
+            train_accuracy=train_accuracy,
+            validation_accuracy=accuracy(self.model, self.splits.validation, self.splits.encoding),
+            sparsity=self.sparsity(),
+            anp=self.anp(),
+            lr=lr,
+            seconds=round(time.perf_counter() - began, 3),
+            update_seconds=round(updated - began, 3),
+        )
+        self.history.append(record)
+        if self._is_best(record):
+            self.best = number
+            self.save_model({})
+        self.files.save_checkpoint(self.state(), self.history, self.best)
+        return record
+
+    def _is_best(self, record: EpochRecord) -> bool:
+        if math.isnan(record.validation_accuracy):
+            return True
+        return record.epoch == 1 or record.validation_accuracy >= self.history[self.best].validation_accuracy
+
+    def pass_over_data(self, epoch: int, progress: TrainProgress) -> tuple[float, float]:
+        """One pass over the training images in random order; mean loss and accuracy."""
+        config, images, labels = self.config, self.splits.train.images, self.splits.train.labels
+        n = len(labels)
+        order = Stream.ORDER.generator(config.seed, epoch).permutation(n)
+        draws = draw(config.augment, n, Stream.AUGMENT.generator(config.seed, epoch))
+        targets = torch.from_numpy(labels[order])
+        self.model.train()
+        total, correct = 0.0, torch.zeros((), dtype=torch.int64)
+        for step, start in enumerate(range(0, n, config.batch), 1):
+            part = slice(start, min(start + config.batch, n))
+            x = torch.from_numpy(assemble(images, order[part], self.table, draws[part])).t()
+            scores = self.model(x)
+            loss = nn.functional.cross_entropy(scores, targets[part])
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            value = loss.item()
+            if not math.isfinite(value):
+                raise ModelError(
+                    f"the loss is {value} in epoch {epoch + 1}, step {step} (learning rate {config.learning_rate(epoch):.3g}); "
+                    "training diverged: lower the learning rate"
+                )
+            total += value * (part.stop - part.start)
+            correct += (scores.detach().argmax(1) == targets[part]).sum()
+            progress.on_step(step, value)
+        return total / n, correct.item() / n
+
+    def initial_topologies(self) -> list[Topology]:
+        """The initial links of every sparse layer."""
+        generator = Stream.TOPOLOGY.generator(self.config.seed)
+        topologies = []
+        for shape in self.spec.shapes[:-1]:
+            count = link_count(shape, self.config.sparsity)
+            topologies.append(Topology.from_links(shape, generator.choice(shape[0] * shape[1], count, replace=False)))
+        return topologies
+
+    def evolve(self, epoch: int) -> None:
+        """Change the topology of all sparse layers together."""
+        raise NotImplementedError
+
+    def sparsity(self) -> float:
+        """Fraction of absent links over the layers that hold a topology; 0 without any."""
+        topologies = [layer.topology for layer in self.model.sparse_layers]
+        possible = sum(math.prod(topology.shape) for topology in topologies)
+        return 1 - sum(topology.nnz for topology in topologies) / possible if possible else 0.0
+
+    def anp(self) -> float:
+        """Fraction of hidden neurons that take part; 1 in a dense network."""
+        layers = self.model.sparse_layers
+        if not layers:
+            return 1.0
+        hidden = active_neurons([layer.topology for layer in layers])[1:]
+        return float(np.concatenate(hidden).mean())
+
+    def save_model(self, outcome: dict[str, Any]) -> None:
+        """Write the model of the best epoch, which is the present one."""
+        best = self.history[self.best]
+        checkpoint.save_model(
+            self.files.model,
+            self.model,
+            {
+                "classes": list(self.splits.classes),
+                "shape": list(self.splits.shape),
+                "encoding": self.splits.encoding.to_dict(),
+                "training": self.config.to_dict(),
+                "epoch": best.epoch,
+                "validation_accuracy": None if math.isnan(best.validation_accuracy) else best.validation_accuracy,
+                "versions": {
+                    "sparsespike": version("sparsespike"),
+                    "torch": torch.__version__,
+                    "python": platform.python_version(),
+                },
+                **outcome,
+            },
+        )
+
+    def finish(self) -> TrainResult:
+        """Measure the best epoch's model on the test split, once, and write the summary."""
+        self.model, _ = checkpoint.load_model(self.files.model)
+        best = self.history[self.best]
+        test_accuracy = accuracy(self.model, self.splits.test, self.splits.encoding)
+        self.save_model({"test_accuracy": test_accuracy})
+        self.files.save_summary(
+            {
+                "best_epoch": best.epoch,
+                "epochs": len(self.history),
+                "validation_accuracy": None if math.isnan(best.validation_accuracy) else best.validation_accuracy,
+                "test_accuracy": test_accuracy,
+                "train_accuracy": best.train_accuracy,
+                "sparsity": best.sparsity,
+                "anp": best.anp,
+                "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+                "seconds": round(sum(record.seconds for record in self.history), 3),
+                "config": self.config.to_dict(),
+            }
+        )
+        return TrainResult(self.model, self.files.path, best.epoch, best.validation_accuracy, test_accuracy, tuple(self.history))
