@@ -63,18 +63,15 @@ def bounds(graph: SpikingGraph, steps: int) -> dict[str, Bound]:
         population = graph.population(name)
         if population.kind == "input":
             continue
-        high = np.zeros(population.size, np.int64)
-        low = np.zeros(population.size, np.int64)
+        high = low = np.zeros(population.size, dtype=object)  # Python integers: these products may leave int64
         for projection in graph.into(name):
             least, most = emitted_range(graph.population(projection.pre))
-            positive, negative = weight_sums(projection.connection)
-            high += positive * most + negative * least
-            low += negative * most + positive * least
-        every_step = population.bias if population.bias_mode == "every_step" else np.zeros_like(population.bias)
-        once = population.bias - every_step
-        start = np.abs(population.v_init) + np.abs(once)
+            positive, negative = (sums.astype(object) for sums in weight_sums(projection.connection))
+            high = high + positive * most + negative * least
+            low = low + negative * most + positive * least
+        bias = population.bias.astype(object)
+        every_step = bias if population.bias_mode == "every_step" else 0 * bias
+        start = np.abs(population.v_init.astype(object)) + np.abs(bias - every_step)
         reach = np.maximum(np.maximum(high + every_step, 0), np.maximum(-(low + every_step), 0))
-        result[name] = Bound(
-            current=int(np.maximum(high, -low).max(initial=0)), membrane=int((start + steps * reach).max(initial=0))
-        )
+        result[name] = Bound(current=int(np.maximum(high, -low).max()), membrane=int((start + steps * reach).max()))
     return result

@@ -18,7 +18,7 @@ from sparsespike.common.errors import GraphError
 IntArray = NDArray[np.integer[Any]]
 
 WEIGHT_LIMIT = 2**31 - 1
-"""Largest weight magnitude: weights are stored as int32."""
+"""Largest weight magnitude, and largest size along an axis: both are stored as int32."""
 
 
 def frozen_array(values: Any, dtype: type[np.generic], label: str) -> NDArray[Any]:
@@ -66,7 +66,7 @@ class CSRConnection:
                 raise GraphError(f"csr {field}: found {array.ndim} dimensions, expected 1")
             object.__setattr__(self, field, array)
         nnz = len(self.indices)
-        if len(self.pointers) < 1 or self.pointers[0] != 0 or np.any(np.diff(self.pointers) < 0):
+        if len(self.pointers) < 1 or self.pointers[0] != 0 or np.any(self.pointers[1:] < self.pointers[:-1]):
             raise GraphError(
                 "csr pointers: found a first value other than 0 or a decrease, expected 0 <= ... <= nnz in rising order"
             )
@@ -121,7 +121,7 @@ class CSRConnection:
     @classmethod
     def from_scipy(cls, matrix: Any) -> CSRConnection:
         """From any scipy sparse or dense integer matrix of shape (n_pre, n_post); duplicates are summed, zeros dropped."""
-        csr = sp.csr_matrix(matrix)
+        csr = sp.csr_matrix(matrix, copy=True)  # the steps below work in place
         csr.sum_duplicates()
         csr.eliminate_zeros()
         csr.sort_indices()
@@ -161,11 +161,16 @@ class Conv2dConnection:
         if kernel.ndim != 4:
             raise GraphError(f"conv2d kernel: found {kernel.ndim} dimensions, expected 4 (c_out, c_in / groups, ky, kx)")
         object.__setattr__(self, "kernel", kernel)
+        for name, length in (("input_shape", 3), ("stride", 2), ("padding", 2), ("dilation", 2)):
+            found = tuple(int(n) for n in getattr(self, name))
+            if len(found) != length or max(found) > WEIGHT_LIMIT:
+                raise GraphError(f"conv2d {name}: found {found}, expected {length} integers in 32 bits")
+            object.__setattr__(self, name, found)
         c_out, c_per_group = kernel.shape[:2]
-        if self.groups < 1 or c_out % self.groups or self.input_shape[0] != c_per_group * self.groups:
+        if min(kernel.shape) < 1 or self.groups < 1 or c_out % self.groups or self.input_shape[0] != c_per_group * self.groups:
             raise GraphError(
                 f"conv2d: found kernel {kernel.shape} with groups {self.groups} on input {self.input_shape}, "
-                "expected c_in = kernel.shape[1] * groups and c_out divisible by groups"
+                "expected a kernel that is not empty, c_in = kernel.shape[1] * groups and c_out divisible by groups"
             )
         if min(self.stride) < 1 or min(self.dilation) < 1 or min(self.padding) < 0:
             raise GraphError(

@@ -121,8 +121,8 @@ class SpikingGraph:
         degree = self.nx.in_degree(found[0].name) if kind == "input" else self.nx.out_degree(found[0].name)
         if degree:
             raise GraphError(
-                f"graph: the {kind} population {found[0].name!r} has {degree} projections {'into' if kind == 'input' else 'out of'} it, "
-                "expected none"
+                f"graph: the {kind} population {found[0].name!r} has {degree} projections "
+                f"{'into' if kind == 'input' else 'out of'} it, expected none"
             )
         return found[0]
 

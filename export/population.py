@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,11 @@ KINDS = get_args(Kind)
 SPIKING_KINDS = ("if", "signed_if", "aec")
 AEC_TABLES = ("primary_threshold", "compensation_threshold", "primary_payload", "compensation_payload")
 _DEFAULT: Any = None  # replaced by zeros (v_init, bias) or one (scale) when the population is made
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+SIZE_LIMIT = 2**31 - 1
+"""Largest number of neurons in a population: synapses index them as int32."""
+MAGNITUDE_LIMIT = 2**53
+"""Largest magnitude of an integer field: float64 backends hold it exactly."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,7 +34,7 @@ class Population:
     Parameters
     ----------
     name : str
-        Letters, digits, ``_``, ``.`` and ``-``.
+        1 to 100 letters, digits, ``_``, ``.`` and ``-``, the first not ``.`` or ``-``.
     shape : (N,) or (C, y, x)
         Neurons are numbered in C order.
     kind : {"input", "if", "signed_if", "aec", "readout"}
@@ -37,7 +42,7 @@ class Population:
 
         * ``input``: emits its integer value every step (``bias_mode="every_step"``) or once (``"once"``); a zero emits nothing.
         * ``if``: v += I + bias; spike +1 if v >= threshold, then v -= threshold (or v = 0, by ``reset``).
-        * ``signed_if``: as ``if``, and spike -1 (v += threshold_neg) if v <= -threshold_neg and the net spike count so far is > 0.
+        * ``signed_if``: as ``if``, and spike -1 (v += threshold_neg) if v <= -threshold_neg and the net count so far is > 0.
         * ``aec``: integrates silently in its decode window, emits at most two graded spikes in its encode window.
         * ``readout``: v += I + bias, never fires; class = argmax v.
     threshold : int64 array, shape (N,), or None
@@ -79,7 +84,9 @@ class Population:
     def __post_init__(self) -> None:
         where = f"population {self.name!r}"
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
-            raise GraphError(f"{where}: expected a name of 1 to 100 letters, digits, '_', '.' or '-'")
+            raise GraphError(
+                f"{where}: expected a name of 1 to 100 letters, digits, '_', '.' or '-' that starts with none of the last two"
+            )
         if self.kind not in KINDS:
             raise GraphError(f"{where}: found kind {self.kind!r}, expected one of {', '.join(KINDS)}")
         if self.bias_mode not in get_args(BiasMode):
@@ -89,6 +96,8 @@ class Population:
         if len(self.shape) not in (1, 3) or any(int(n) != n or n < 1 for n in self.shape):
             raise GraphError(f"{where}: found shape {self.shape}, expected (N,) or (C, y, x) with sizes >= 1")
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        if self.size > SIZE_LIMIT:
+            raise GraphError(f"{where}: found {self.size} neurons, expected at most {SIZE_LIMIT}; split the population")
         for name in ("v_init", "bias"):
             self._set(name, np.zeros(self.size, np.int64) if getattr(self, name) is None else getattr(self, name))
         self._check_thresholds(where)
@@ -100,7 +109,7 @@ class Population:
         array = frozen_array(values, np.int64, f"population {self.name!r}, {name}")
         if array.shape != (self.size,):
             raise GraphError(f"population {self.name!r}, {name}: found shape {array.shape}, expected ({self.size},)")
-        object.__setattr__(self, name, array)
+        object.__setattr__(self, name, _bounded(array, f"population {self.name!r}, {name}"))
 
     def _check_thresholds(self, where: str) -> None:
         for name, kinds in (("threshold", ("if", "signed_if")), ("threshold_neg", ("signed_if",))):
@@ -130,7 +139,8 @@ class Population:
         scale = np.array(1.0 if self.scale is None else self.scale, dtype=np.float64)
         if scale.shape not in {(), (self.shape[0],), (self.size,)} or not np.all(np.isfinite(scale) & (scale > 0)):
             raise GraphError(
-                f"{where}, scale: found shape {scale.shape}, expected finite values > 0 of shape (), ({self.shape[0]},) or ({self.size},)"
+                f"{where}, scale: found shape {scale.shape}, expected finite values > 0 of shape (), ({self.shape[0]},) "
+                f"or ({self.size},)"
             )
         scale.flags.writeable = False
         object.__setattr__(self, "scale", scale)
@@ -152,7 +162,10 @@ class Population:
         expected = set(AEC_TABLES) if self.kind == "aec" else set()
         if set(self.tables) != expected:
             raise GraphError(f"{where}: found tables {sorted(self.tables)}, expected {sorted(expected)} for kind {self.kind!r}")
-        tables = {name: frozen_array(self.tables[name], np.int64, f"{where}, table {name}") for name in sorted(self.tables)}
+        tables = {}
+        for name in sorted(self.tables):
+            label = f"{where}, table {name}"
+            tables[name] = _bounded(frozen_array(self.tables[name], np.int64, label), label)
         if len({table.shape for table in tables.values()}) > 1 or any(t.ndim != 1 or len(t) == 0 for t in tables.values()):
             raise GraphError(f"{where}: expected tables of one equal length >= 1 (slots)")
         object.__setattr__(self, "tables", tables)
@@ -160,4 +173,12 @@ class Population:
     @property
     def size(self) -> int:
         """Number of neurons N."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
+
+
+def _bounded(array: NDArray[np.int64], label: str) -> NDArray[np.int64]:
+    """The array itself, after checking every magnitude against ``MAGNITUDE_LIMIT``."""
+    low, high = int(array.min(initial=0)), int(array.max(initial=0))
+    if max(-low, high) > MAGNITUDE_LIMIT:
+        raise GraphError(f"{label}: found values {low}..{high}, expected magnitudes up to 2^53; rescale the population")
+    return array

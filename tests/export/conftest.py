@@ -1,0 +1,64 @@
+"""Graphs that several test modules of this folder share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sparsespike.export.connections import Conv2dConnection, CSRConnection
+from sparsespike.export.graph import Population, Projection, SpikingGraph
+
+
+@pytest.fixture(scope="session")
+def every_kind() -> SpikingGraph:
+    """A small graph with every population kind, both connections, a skip, and every optional field in use."""
+    populations = [
+        Population(name="pixels", shape=(2, 4, 4), kind="input", value_range=(0, 255), scale=np.array([0.5, 0.25])),
+        Population(
+            name="net.0",
+            shape=(3, 2, 2),
+            kind="if",
+            threshold=2 * np.arange(1, 13),
+            v_init=np.arange(1, 13),
+            bias=np.arange(12) - 6,
+            scale=np.linspace(0.1, 0.5, 12),
+            reset="zero",
+        ),
+        Population(
+            name="net-1",
+            shape=(5,),
+            kind="signed_if",
+            threshold=np.full(5, 20),
+            threshold_neg=np.full(5, 7),
+            bias=np.arange(5),
+            bias_mode="once",
+        ),
+        Population(
+            name="coded",
+            shape=(4,),
+            kind="aec",
+            tables={
+                "primary_threshold": [40, 20, 10],
+                "compensation_threshold": [30, 15, 7],
+                "primary_payload": [8, 4, 2],
+                "compensation_payload": [6, 3, 1],
+            },
+        ),
+        Population(name="classes", shape=(3,), kind="readout", bias=[5, -4, 2**40], scale=1e-3),
+    ]
+    kernel = np.arange(3 * 1 * 3 * 3).reshape(3, 1, 3, 3) % 7 - 3
+    first = Conv2dConnection(np.concatenate([kernel, kernel[::-1]], axis=1), (2, 4, 4), stride=(2, 2), padding=(1, 1))
+    projections = [
+        Projection("pixels", "net.0", first),
+        Projection("pixels", "net-1", CSRConnection.from_scipy(_checkered(32, 5))),
+        Projection("net.0", "net-1", CSRConnection.from_scipy(_checkered(12, 5))),
+        Projection("net-1", "coded", CSRConnection.from_scipy(_checkered(5, 4))),
+        Projection("coded", "classes", CSRConnection.from_scipy(np.zeros((4, 3), np.int64))),
+        Projection("net.0", "classes", CSRConnection.from_scipy(_checkered(12, 3))),
+    ]
+    return SpikingGraph(populations, projections, {"method": "none", "sparsity": {"net.0": 0.5}, "note": "θ ≥ 0", "bits": 16})
+
+
+def _checkered(n_pre: int, n_post: int) -> np.ndarray:
+    """Weights of both signs with a regular pattern of absent synapses."""
+    weights = np.arange(n_pre * n_post).reshape(n_pre, n_post) % 11 - 5
+    return np.where(np.add.outer(np.arange(n_pre), np.arange(n_post)) % 3 == 0, 0, weights)
