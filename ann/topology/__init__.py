@@ -1,0 +1,39 @@
+"""Sparse topologies of layers and how they evolve: Cannistraci-Hebb training and its baselines.
+
+Pure functions on :class:`Topology`, a CSR pattern with rows = outputs and columns = inputs; numpy and numba only, no
+deep-learning framework. Randomness comes from an explicit :class:`numpy.random.Generator`.
+"""
+
+from sparsespike.ann.topology.config import EvolutionConfig
+from sparsespike.ann.topology.correlation import feature_correlation
+from sparsespike.ann.topology.evolution import LayerStatistics, LayerUpdate, Update, evolve
+from sparsespike.ann.topology.initial import brf, bsw, csti, er, swi_std
+from sparsespike.ann.topology.pattern import Topology, link_count
+from sparsespike.ann.topology.percolation import active_neurons, percolate
+from sparsespike.ann.topology.recipes import RECIPES, initial_sparsity, recipe
+from sparsespike.ann.topology.schedules import SparsitySchedule
+from sparsespike.ann.topology.scores import best_scored_links, score_matrix
+
+__all__ = [
+    "RECIPES",
+    "EvolutionConfig",
+    "LayerStatistics",
+    "LayerUpdate",
+    "SparsitySchedule",
+    "Topology",
+    "Update",
+    "active_neurons",
+    "best_scored_links",
+    "brf",
+    "bsw",
+    "csti",
+    "er",
+    "evolve",
+    "feature_correlation",
+    "initial_sparsity",
+    "link_count",
+    "percolate",
+    "recipe",
+    "score_matrix",
+    "swi_std",
+]
