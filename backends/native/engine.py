@@ -1,0 +1,215 @@
+"""The native backend: checks, lowering, threads, and the kernel's arrays as a RunResult."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sparsespike.backends.base import Counting, InputMode, RunResult, SpikeCounts, prepare, updates
+from sparsespike.backends.native.kernel import Outputs, make_scratch, simulate
+from sparsespike.backends.native.plan import Plan, lower
+from sparsespike.common.errors import BackendError, MembraneOverflowError
+from sparsespike.export.bounds import bounds
+from sparsespike.export.graph import Key, SpikingGraph
+
+CHECKED_LIMIT = 2**62
+"""Where int64 is not proven wide enough, membranes are checked against this at each step: one more step cannot wrap."""
+_CHUNK = 32  # images that a thread takes at a time
+
+
+class NativeBackend:
+    """Event-driven simulation, compiled with numba; exact int64 (int32 where the graph's bounds prove it wide enough).
+
+    Parameters
+    ----------
+    threads : int, optional
+        Threads that share the images; all processors that this process may use by default. Results do not depend on it.
+
+    Raises
+    ------
+    BackendError
+        If ``threads`` < 1.
+    """
+
+    name = "native"
+
+    def __init__(self, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise BackendError(f"backend 'native': found threads = {threads}, expected at least 1")
+        self.threads = threads or len(os.sched_getaffinity(0))
+
+    def check(self, graph: SpikingGraph) -> list[str]:
+        """Reasons why this backend cannot run the graph; empty if it can."""
+        reasons = [
+            f"population {p.name!r} is of kind 'aec', expected one of input, if, signed_if, readout"
+            for p in graph.populations
+            if p.kind == "aec"
+        ]
+        if reasons:
+            return reasons
+        for name, bound in bounds(graph, steps=1).items():
+            population = graph.population(name)
+            largest = max(bound.current + _largest(population.bias), _largest(population.v_init))
+            if largest >= CHECKED_LIMIT:
+                reasons.append(
+                    f"a current, bias or initial membrane of population {name!r} can reach {largest}, expected less than 2^62; "
+                    "scale its weights, thresholds, bias and initial membrane down together"
+                )
+        return reasons
+
+    def run(
+        self,
+        graph: SpikingGraph,
+        inputs: NDArray[Any],
+        steps: int,
+        *,
+        record: Collection[str] = (),
+        input: InputMode = "events",
+        progress: Callable[[int], None] | None = None,
+    ) -> RunResult:
+        """Run B images for ``steps`` local steps (see ``Backend.run``).
+
+        The result holds 16 bytes a neuron and image, and a byte a step for each recorded neuron; ``backends.bulk`` runs any
+        number of images in blocks.
+
+        Parameters
+        ----------
+        graph, inputs, steps, record, input
+            As for every backend.
+        progress : callable, optional
+            Called with the number of images done since the last call.
+
+        Raises
+        ------
+        BackendError
+            If the graph cannot be run here.
+        MembraneOverflowError
+            If a membrane left the exact range; only where the graph's bound does not exclude it.
+        GraphError
+            If the inputs do not fit the graph.
+        """
+        began = time.perf_counter()
+        values = prepare(self, graph, inputs, steps, record, input)
+        dtype, limit = _number_type(graph, steps)
+        plan = lower(graph, dtype)
+        offsets = _raster_offsets(graph, record)
+        out = _allocate(graph, plan, len(values), steps, sum(graph.population(name).size for name in set(record)))
+        built = time.perf_counter()
+
+        def run_chunk(start: int) -> int:
+            chunk = slice(start, start + _CHUNK)
+            part = Outputs(*(array[chunk] for array in out))
+            simulate(plan, values[chunk], input == "current", limit, offsets, make_scratch(plan, steps), part)
+            return len(part.readout)
+
+        for done in _in_threads(run_chunk, range(0, len(values), _CHUNK), self.threads):
+            if progress is not None:
+                progress(done)
+        _raise_overflow(graph, out)
+        ran = time.perf_counter()
+        seconds = {"build": built - began, "run": ran - built}
+        return _result(graph, plan, out, steps, input, dict(zip(graph.order, offsets.tolist(), strict=True)), seconds)
+
+
+def _largest(values: NDArray[np.int64]) -> int:
+    return max(int(values.max()), -int(values.min()))
+
+
+def _number_type(graph: SpikingGraph, steps: int) -> tuple[type[np.signedinteger[Any]], int]:
+    """The number type of the membranes, and the limit to check them against (0 where a bound proves the type wide enough)."""
+    membrane = max(bound.membrane for bound in bounds(graph, steps).values())
+    thresholds = [_largest(a) for p in graph.populations for a in (p.threshold, p.threshold_neg) if a is not None]
+    if max([membrane, *thresholds]) < 2**31:
+        return np.int32, 0
+    return np.int64, 0 if membrane < 2**63 else CHECKED_LIMIT - 1
+
+
+def _raster_offsets(graph: SpikingGraph, record: Collection[str]) -> NDArray[np.int64]:
+    """Where each population begins in the raster array, or -1 where it is not recorded."""
+    offsets, end = np.full(len(graph.order), -1), 0
+    for p, name in enumerate(graph.order):
+        if name in record:
+            offsets[p] = end
+            end += graph.population(name).size
+    return offsets
+
+
+def _allocate(graph: SpikingGraph, plan: Plan, images: int, steps: int, recorded: int) -> Outputs:
+    by_step = (images, len(plan.kind), steps)
+    return Outputs(
+        readout=np.zeros((images, steps, graph.readout.size), np.int64),
+        positive=np.zeros((images, int(plan.offset[-1])), np.int64),
+        negative=np.zeros((images, int(plan.offset[-1])), np.int64),
+        positive_by_step=np.zeros(by_step, np.int64),
+        negative_by_step=np.zeros(by_step, np.int64),
+        events=np.zeros((images, len(plan.pre), steps), np.int64),
+        rasters=np.zeros((images, steps, recorded), np.int8),
+        overflow=np.zeros((images, 3), np.int64),
+    )
+
+
+def _in_threads(task: Callable[[int], int], arguments: Collection[int], threads: int) -> Iterator[int]:
+    """Results of ``task`` as they come; on an error or Ctrl-C the tasks not yet begun are dropped."""
+    executor = ThreadPoolExecutor(max_workers=threads)
+    try:
+        for future in as_completed([executor.submit(task, argument) for argument in arguments]):
+            yield future.result()
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _raise_overflow(graph: SpikingGraph, out: Outputs) -> None:
+    images = np.flatnonzero(out.overflow[:, 0])
+    if len(images):
+        population, step, membrane = out.overflow[images[0]].tolist()
+        raise MembraneOverflowError(
+            f"backend 'native': population {graph.order[population - 1]!r}, image {images[0]}, step {step}: found a membrane of "
+            f"{membrane}, expected less than 2^62 in magnitude; use fewer steps, or scale its weights, thresholds, bias and "
+            "initial membrane down together"
+        )
+
+
+def _result(
+    graph: SpikingGraph, plan: Plan, out: Outputs, steps: int, input: InputMode, offsets: dict[str, int], seconds: dict[str, float]
+) -> RunResult:
+    images = len(out.readout)
+    projections = [projection for name in graph.order for projection in graph.into(name)]
+    events_by_step = {projection.key: out.events[:, r] for r, projection in enumerate(projections)}
+    counting: dict[Key, Counting] = dict.fromkeys(events_by_step, "measured")
+    if input == "current":
+        for projection in graph.out_of(graph.input.name):
+            emissions = steps if graph.input.bias_mode == "every_step" else 1
+            events_by_step[projection.key][:, :emissions] = projection.connection.nnz
+            counting[projection.key] = "computed"
+    fires = [(p, name) for p, name in enumerate(graph.order) if name != graph.readout.name]
+    spans = {name: slice(plan.offset[p], plan.offset[p + 1]) for p, name in fires}
+    spikes_by_step = {name: SpikeCounts(out.positive_by_step[:, p], out.negative_by_step[:, p]) for p, name in fires}
+    messages = {name: counts.events.sum(axis=1) for name, counts in spikes_by_step.items()}
+    if input == "current":
+        messages[graph.input.name] = np.zeros(images, np.int64)
+    neuron_updates, bias_additions = updates(graph, images, steps)
+    return RunResult(
+        backend=NativeBackend.name,
+        version=version("sparsespike"),
+        dtype=plan.v_init.dtype.name,
+        steps=steps,
+        readout=out.readout,
+        spikes={name: SpikeCounts(out.positive[:, span], out.negative[:, span]) for name, span in spans.items()},
+        spikes_by_step=spikes_by_step,
+        events={key: counts.sum(axis=1) for key, counts in events_by_step.items()},
+        events_by_step=events_by_step,
+        counting=counting,
+        neuron_updates=neuron_updates,
+        bias_additions=bias_additions,
+        messages=messages,
+        rasters={
+            name: out.rasters[:, :, offset : offset + graph.population(name).size] for name, offset in offsets.items() if offset >= 0
+        },
+        wall_seconds=seconds,
+    )

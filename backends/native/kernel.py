@@ -1,0 +1,324 @@
+"""The compiled kernel: event-driven, in local time, one image after the other.
+
+A population's whole raster of T steps is computed before the next population's. That is exact (in local time a population
+needs nothing but the populations before it) and keeps one projection's weights in the cache for T steps. Each step has two
+phases: all neurons are updated and those that fire are listed, then each spike adds its row of weights to the next currents.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+from sparsespike.backends.native.plan import IF, INPUT, READOUT, SIGNED_IF, Plan
+
+_WORD = 8  # fired flags are looked through eight at a time
+
+
+class Outputs(NamedTuple):
+    """Arrays that the kernel fills, for B images, all zero before."""
+
+    readout: NDArray[np.int64]
+    """(B, steps, classes) membranes."""
+    positive: NDArray[np.int64]
+    """(B, neurons) spikes of every neuron of the graph."""
+    negative: NDArray[np.int64]
+    positive_by_step: NDArray[np.int64]
+    """(B, P, steps)."""
+    negative_by_step: NDArray[np.int64]
+    events: NDArray[np.int64]
+    """(B, R, steps) weights added."""
+    rasters: NDArray[np.int8]
+    """(B, steps, recorded neurons)."""
+    overflow: NDArray[np.int64]
+    """(B, 3) population + 1, step and membrane where the limit was first left; zeros if it never was."""
+
+
+class Scratch(NamedTuple):
+    """Work space of one thread."""
+
+    v: NDArray[Any]
+    """Membranes of one population; below, what drives it: in the coming step, and as a constant in every step."""
+    drive: NDArray[Any]
+    constant: NDArray[Any]
+    net_count: NDArray[np.int32]
+    """Net spike count of each neuron so far."""
+    fired: NDArray[np.int8]
+    """+1, 0 or -1 of this step."""
+    source: NDArray[np.int32]
+    """Neuron of every event of the image, population after population and step after step."""
+    payload: NDArray[np.int32]
+    """Value of every event."""
+    start: NDArray[np.int64]
+    """(P, steps) events ``start[p, t]:stop[p, t]`` were emitted by population p in step t."""
+    stop: NDArray[np.int64]
+
+
+def make_scratch(plan: Plan, steps: int) -> Scratch:
+    """Work space for one thread: 8 bytes a neuron and step, the most events that an image can have."""
+    sizes = np.diff(plan.offset)
+    widest = int(sizes.max())
+    events = int(np.where(plan.kind == INPUT, sizes, sizes * steps).sum())
+    dtype = plan.v_init.dtype
+    return Scratch(
+        v=np.empty(widest, dtype),
+        drive=np.empty(widest, dtype),
+        constant=np.empty(widest, dtype),
+        net_count=np.empty(widest, np.int32),
+        fired=np.zeros(-(-widest // _WORD) * _WORD, np.int8),
+        source=np.empty(events, np.int32),
+        payload=np.empty(events, np.int32),
+        start=np.zeros((len(plan.kind), steps), np.int64),
+        stop=np.zeros((len(plan.kind), steps), np.int64),
+    )
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # numba has no type hints
+def _trailing_zeros(typing_context: Any, word: Any) -> Any:
+    """Zero bits below the lowest set bit of a word that is not zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], context.get_constant(types.boolean, True))
+
+    return types.uint64(types.uint64), generate
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def simulate(
+    plan: Plan,
+    values: NDArray[np.int64],
+    inject: bool,
+    limit: int,
+    record: NDArray[np.int64],
+    scratch: Scratch,
+    out: Outputs,
+) -> None:
+    """Run images of shape (B, N).
+
+    Parameters
+    ----------
+    plan : Plan
+    values : int64 array, shape (B, N)
+    inject : bool
+        Whether the input's current is computed once an image and added in each step, without counting events.
+    limit : int
+        Largest membrane allowed; 0 where the plan's number type is proven wide enough. An image that leaves it is ended.
+    record : int64 array, shape (P,)
+        Where a population begins in ``out.rasters``, or -1.
+    scratch : Scratch
+    out : Outputs
+    """
+    for image in range(len(values)):
+        end = 0
+        for p in range(len(plan.kind)):
+            if plan.kind[p] == INPUT:
+                end = _emit_input(plan, p, image, values[image], scratch, out, end)
+            else:
+                end = _run_population(plan, p, image, inject, limit, record[p], scratch, out, end)
+            if end < 0:
+                break
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _emit_input(plan: Plan, p: int, image: int, values: NDArray[np.int64], scratch: Scratch, out: Outputs, end: int) -> int:
+    """List the input's values that are not zero, once for all steps; returns where the list ends."""
+    begin = end
+    steps = scratch.start.shape[1]
+    emissions = steps if plan.every_step[p] else 1
+    positive = negative = 0
+    for j in range(len(values)):
+        if values[j] != 0:
+            scratch.source[end] = j
+            scratch.payload[end] = values[j]
+            end += 1
+        if values[j] > 0:
+            positive += 1
+            out.positive[image, plan.offset[p] + j] = emissions
+        elif values[j] < 0:
+            negative += 1
+            out.negative[image, plan.offset[p] + j] = emissions
+    for t in range(steps):
+        scratch.start[p, t] = begin
+        scratch.stop[p, t] = end if t < emissions else begin
+        if t < emissions:
+            out.positive_by_step[image, p, t] = positive
+            out.negative_by_step[image, p, t] = negative
+    return end
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _run_population(
+    plan: Plan, p: int, image: int, inject: bool, limit: int, record: int, scratch: Scratch, out: Outputs, end: int
+) -> int:
+    """All steps of one population; returns where its events end, or -1 if a membrane left ``limit``."""
+    low, high = plan.offset[p], plan.offset[p + 1]
+    size = high - low
+    threshold, threshold_neg = plan.threshold[low:high], plan.threshold_neg[low:high]
+    v, drive, constant = scratch.v[:size], scratch.drive[:size], scratch.constant[:size]
+    net_count, fired = scratch.net_count[:size], scratch.fired[: (size + _WORD - 1) // _WORD * _WORD]
+    v[:] = plan.v_init[low:high]
+    net_count[:] = 0
+    fired[size:] = 0
+    _begin_drive(plan, p, inject, scratch)
+    for t in range(scratch.start.shape[1]):
+        for r in range(plan.into[p], plan.into[p + 1]):
+            if not (inject and plan.kind[plan.pre[r]] == INPUT):
+                out.events[image, r, t] = _propagate(plan, r, t, scratch, drive)
+        if limit > 0:
+            for j in range(size):
+                if abs(v[j] + drive[j]) > limit:
+                    out.overflow[image, 0], out.overflow[image, 1], out.overflow[image, 2] = p + 1, t, v[j] + drive[j]
+                    return -1
+        if plan.kind[p] == READOUT:
+            for j in range(size):
+                v[j] += drive[j]
+                drive[j] = constant[j]
+                out.readout[image, t, j] = v[j]
+            continue
+        if plan.kind[p] == SIGNED_IF:
+            _fire_signed(v, drive, constant, threshold, threshold_neg, plan.zero_reset[p], net_count, fired)
+        else:
+            _fire(v, drive, constant, threshold, plan.zero_reset[p], fired)
+        scratch.start[p, t] = end
+        end = _list_spikes(fired, end, scratch, out.positive[image, low:high], out.negative[image, low:high])
+        scratch.stop[p, t] = end
+        for event in range(scratch.start[p, t], end):
+            if scratch.payload[event] > 0:
+                out.positive_by_step[image, p, t] += 1
+            else:
+                out.negative_by_step[image, p, t] += 1
+        if record >= 0:
+            out.rasters[image, t, record : record + size] = fired[:size]
+    return end
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _begin_drive(plan: Plan, p: int, inject: bool, scratch: Scratch) -> None:
+    """What drives each neuron as a constant in every step (bias, injected current), and in the first step."""
+    low, high = plan.offset[p], plan.offset[p + 1]
+    drive, constant = scratch.drive[: high - low], scratch.constant[: high - low]
+    for j in range(high - low):
+        constant[j] = plan.bias[low + j] if plan.every_step[p] else 0
+    if inject:
+        for r in range(plan.into[p], plan.into[p + 1]):
+            if plan.kind[plan.pre[r]] == INPUT and plan.every_step[plan.pre[r]]:
+                _propagate(plan, r, 0, scratch, constant)
+    for j in range(high - low):
+        drive[j] = constant[j] if plan.every_step[p] else constant[j] + plan.bias[low + j]
+    if inject:
+        for r in range(plan.into[p], plan.into[p + 1]):
+            if plan.kind[plan.pre[r]] == INPUT and not plan.every_step[plan.pre[r]]:
+                _propagate(plan, r, 0, scratch, drive)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _propagate(plan: Plan, r: int, t: int, scratch: Scratch, drive: NDArray[Any]) -> int:
+    """Add to ``drive`` what projection r carries from step t; returns the weights added, counted where they are gathered."""
+    p = plan.pre[r]
+    events = 0
+    convolution = plan.geometry[r, 0] > 0
+    for event in range(scratch.start[p, t], scratch.stop[p, t]):
+        source, payload = scratch.source[event], scratch.payload[event]
+        if convolution:
+            events += _scatter_kernel(plan, r, source, payload, drive)
+        else:
+            events += _scatter_row(plan, plan.first_row[r] + source, 0, payload, drive)
+    return events
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _scatter_row(plan: Plan, row: int, shift: int, payload: int, drive: NDArray[Any]) -> int:
+    """Add one row of weights times ``payload``, its targets moved by ``shift``; returns the row's length."""
+    begin, end = plan.pointers[row], plan.pointers[row + 1]
+    if payload == 1:
+        for k in range(begin, end):
+            drive[plan.indices[k] + shift] += plan.values[k]
+    else:
+        for k in range(begin, end):
+            drive[plan.indices[k] + shift] += plan.values[k] * payload
+    return end - begin
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _scatter_kernel(plan: Plan, r: int, source: int, payload: int, drive: NDArray[Any]) -> int:
+    """Add the weights that a convolution gives to one presynaptic neuron, borders excluded; returns their number."""
+    in_y, in_x, kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, out_y, out_x = plan.geometry[r]
+    channel, position = divmod(source, in_y * in_x)
+    y, x = divmod(position, in_x)
+    events = 0
+    for dy in range(kernel_y):
+        to_y, off_y = divmod(y + pad_y - dy * dilation_y, stride_y)
+        if off_y != 0 or to_y < 0 or to_y >= out_y:
+            continue
+        for dx in range(kernel_x):
+            to_x, off_x = divmod(x + pad_x - dx * dilation_x, stride_x)
+            if off_x == 0 and 0 <= to_x < out_x:
+                row = plan.first_row[r] + (channel * kernel_y + dy) * kernel_x + dx
+                events += _scatter_row(plan, row, to_y * out_x + to_x, payload, drive)
+    return events
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _fire(
+    v: NDArray[Any], drive: NDArray[Any], constant: NDArray[Any], threshold: NDArray[Any], zero: bool, fired: NDArray[np.int8]
+) -> None:
+    """Update neurons of kind ``if``; without branches, so that the compiler makes it SIMD."""
+    for j in range(len(v)):
+        x = v[j] + drive[j]
+        drive[j] = constant[j]
+        spike = x >= threshold[j]
+        kept = 0 if zero else x - threshold[j]
+        v[j] = kept if spike else x
+        fired[j] = spike
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _fire_signed(
+    v: NDArray[Any],
+    drive: NDArray[Any],
+    constant: NDArray[Any],
+    threshold: NDArray[Any],
+    threshold_neg: NDArray[Any],
+    zero: bool,
+    net_count: NDArray[np.int32],
+    fired: NDArray[np.int8],
+) -> None:
+    """Update neurons of kind ``signed_if``: a -1 spike takes back an earlier +1, so it needs a positive net count."""
+    for j in range(len(v)):
+        x = v[j] + drive[j]
+        drive[j] = constant[j]
+        positive = x >= threshold[j]
+        negative = x <= -threshold_neg[j] and net_count[j] > 0
+        kept = 0 if zero else x - threshold[j]
+        v[j] = kept if positive else (x + threshold_neg[j] if negative else x)
+        fired[j] = np.int8(positive) - np.int8(negative)
+        net_count[j] += fired[j]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _list_spikes(
+    fired: NDArray[np.int8], end: int, scratch: Scratch, positive: NDArray[np.int64], negative: NDArray[np.int64]
+) -> int:
+    """Append the neurons that fired, in order, and count their spikes; returns where the list ends.
+
+    Eight flags are looked at as one word, and the lowest set bit of the word tells the next neuron that fired: the cost
+    follows the spikes, not the neurons.
+    """
+    words = fired.view(np.uint64)
+    for k in range(len(words)):
+        word = words[k]
+        while word != 0:
+            byte = _trailing_zeros(word) >> np.uint64(3)
+            word &= ~(np.uint64(0xFF) << (byte << np.uint64(3)))
+            j = _WORD * k + np.int64(byte)
+            scratch.source[end] = j
+            scratch.payload[end] = fired[j]
+            end += 1
+            if fired[j] > 0:
+                positive[j] += 1
+            else:
+                negative[j] += 1
+    return end
