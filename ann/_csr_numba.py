@@ -7,6 +7,7 @@ lanes. Every output is written by one thread in one order, so results do not dep
 from __future__ import annotations
 
 import numba
+
 from sparsespike.ann.lanes import axpy, dot, fill, lanes_32, lanes_128, load, store
 
 

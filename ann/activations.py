@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from sparsespike.common.errors import ConfigError
 from torch import Tensor, nn
+
+from sparsespike.common.errors import ConfigError
 
 ACTIVATIONS = ("relu", "qcfs")
 LAMBDA_MIN = 1e-3

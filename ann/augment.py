@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 import numpy.typing as npt
+
 from sparsespike.common.errors import ConfigError
 
 AUGMENTATIONS = ("none", "crop", "crop-flip")

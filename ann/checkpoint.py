@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
+
 from sparsespike.ann.models import MLP, MLPSpec
 from sparsespike.common.errors import ConfigError, ModelError
 from sparsespike.common.files import atomic_path
-from torch import Tensor
 
 FORMAT_VERSION = 1
 MODEL_KEY = "sparsespike-model"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from sparsespike.ann.activations import ACTIVATIONS
 from sparsespike.ann.augment import AUGMENTATIONS
+from sparsespike.ann.topology import EvolutionConfig, recipe
 from sparsespike.common.errors import ConfigError
+
+TOPOLOGIES = ("csti", "er", "bsw", "brf")
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,9 @@ class TrainConfig:
     sparsity : float
         Fraction of absent links in every layer before the classifier; 0 trains the dense counterpart by the same recipe.
     method : str
-        How the topology evolves: a recipe of :mod:`sparsespike.ann.topology` such as ``chts``, ``set`` or ``static``.
+        How the topology evolves, once an epoch: a recipe of :mod:`sparsespike.ann.topology`, such as ``chts``, ``set``, ``static``.
     topology : str
-        Initial topology: ``csti`` (correlated features; Zhang et al., ICLR 2024) or ``er`` (uniformly random).
+        Initial topology: ``csti`` (correlated features), ``er`` (random), ``bsw`` (small world) or ``brf`` (receptive fields).
     activation, levels, lam
         See :class:`sparsespike.ann.models.MLPSpec`.
     epochs, batch : int
@@ -34,10 +37,8 @@ class TrainConfig:
         The learning rate falls linearly from ``lr`` to ``lr_final`` over the first ``lr_decay`` of the epochs and stays there.
     momentum, weight_decay : float
         Of stochastic gradient descent, on all parameters.
-    zeta : float
-        Fraction of the links removed at each change of topology.
-    evolve : float
-        The topology changes once an epoch during this first fraction of training.
+    evolution : dict
+        Settings of :class:`~sparsespike.ann.topology.EvolutionConfig` that differ from the method's, such as ``{"zeta": 0.2}``.
     augment : str
         ``none``, ``crop`` or ``crop-flip``.
     validation : float
@@ -56,7 +57,7 @@ class TrainConfig:
     hidden: tuple[int, ...] = (1024, 1024, 1024)
     sparsity: float = 0.99
     method: str = "chts"
-    topology: str = "csti"
+    topology: str = "er"
     activation: str = "relu"
     levels: int = 8
     lam: float = 4.0
@@ -67,8 +68,7 @@ class TrainConfig:
     lr_decay: float = 0.9
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    zeta: float = 0.3
-    evolve: float = 0.75
+    evolution: dict[str, Any] = field(default_factory=dict)
     augment: str = "none"
     validation: float = 0.1
     seed: int = 0
@@ -78,7 +78,7 @@ class TrainConfig:
         rules = {
             "hidden": (bool(self.hidden) and min(self.hidden) >= 1, "at least one width, each at least 1"),
             "sparsity": (0 <= self.sparsity < 1, "at least 0 (dense) and below 1"),
-            "topology": (self.topology in ("csti", "er"), "csti or er"),
+            "topology": (self.topology in TOPOLOGIES, ", ".join(TOPOLOGIES)),
             "activation": (self.activation in ACTIVATIONS, " or ".join(ACTIVATIONS)),
             "levels": (self.levels >= 1, "at least 1"),
             "lam": (0 < self.lam < math.inf, "above 0"),
@@ -89,8 +89,6 @@ class TrainConfig:
             "lr_decay": (0 < self.lr_decay <= 1, "above 0, at most 1"),
             "momentum": (0 <= self.momentum < 1, "at least 0 and below 1"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0"),
-            "zeta": (0 < self.zeta < 1, "above 0 and below 1"),
-            "evolve": (0 <= self.evolve <= 1, "between 0 and 1"),
             "augment": (self.augment in AUGMENTATIONS, ", ".join(AUGMENTATIONS)),
             "validation": (0 <= self.validation < 1, "at least 0 and below 1"),
             "seed": (self.seed >= 0, "at least 0"),
@@ -98,14 +96,15 @@ class TrainConfig:
         for name, (holds, expected) in rules.items():
             if not holds:
                 raise ConfigError(f"training setting {name} is {getattr(self, name)!r}; expected {expected}")
+        self.evolution_config()
 
     def learning_rate(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""
         return self.lr + (self.lr_final - self.lr) * min(epoch / (self.lr_decay * self.epochs), 1.0)
 
-    def evolves(self, epoch: int) -> bool:
-        """Whether the topology changes before this epoch, counted from 0."""
-        return self.sparsity > 0 and self.method != "static" and 0 < epoch <= self.evolve * self.epochs
+    def evolution_config(self) -> EvolutionConfig:
+        """How the topology evolves: the method's settings with the changes."""
+        return recipe(self.method, self.sparsity, **self.evolution)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -120,10 +119,10 @@ class TrainConfig:
         ConfigError
             If a setting is unknown or of the wrong type.
         """
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        unknown = sorted(set(values) - {known.name for known in fields(cls)})
         if unknown:
             raise ConfigError(
-                f"training settings {', '.join(unknown)} are unknown; known are {', '.join(f.name for f in fields(cls))}"
+                f"training settings {', '.join(unknown)} are unknown; known are {', '.join(known.name for known in fields(cls))}"
             )
         try:
             return cls(**values)

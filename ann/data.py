@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
 from sparsespike.ann.encoding import Encoding
 from sparsespike.ann.imagefolder import read_image_folder
 from sparsespike.common.errors import ConfigError, DataError

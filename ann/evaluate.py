@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
+
 from sparsespike.ann.augment import assemble
 from sparsespike.ann.data import Split
 from sparsespike.ann.encoding import Encoding
-from torch import nn
 
 BATCH = 512
 

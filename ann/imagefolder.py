@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
+
 from sparsespike.common.errors import DataError
 from sparsespike.common.extras import require
 from sparsespike.common.files import atomic_path

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
+
 from sparsespike.ann import _csr_numba
 from sparsespike.ann.topology.pattern import Topology
 from sparsespike.common.errors import ConfigError
-from torch import Tensor
 
 KERNELS = ("auto", "numba", "torch")
 LANES = 32

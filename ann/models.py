@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from sparsespike.ann.activations import ACTIVATIONS, QCFS
-from sparsespike.ann.sparse import SparseLinear, initialise
-from sparsespike.ann.topology.pattern import Topology
-from sparsespike.common.errors import ConfigError, ModelError
 from torch import Tensor, nn
+
+from sparsespike.ann.activations import ACTIVATIONS, QCFS
+from sparsespike.ann.sparse import DenseLinear, SparseLinear
+from sparsespike.ann.topology import Topology
+from sparsespike.common.errors import ConfigError, ModelError
 
 
 @dataclass(frozen=True)
@@ -95,17 +96,14 @@ class MLP(nn.Module):
                 topology = Topology.from_links((m, n), []) if topologies is None else topologies[position]
                 self.layers.append(SparseLinear(topology))
             else:
-                self.layers.append(nn.Linear(n, m))
-        self.layers.append(nn.Linear(head[1], head[0]))
+                self.layers.append(DenseLinear(n, m))
+        self.layers.append(DenseLinear(head[1], head[0]))
         self.activations = nn.ModuleList(QCFS(spec.levels, spec.lam) if spec.activation == "qcfs" else nn.ReLU() for _ in hidden)
 
     def reset_parameters(self, generator: np.random.Generator) -> None:
-        """Draw all weights and biases: variance 2 / fan-in everywhere (see :meth:`SparseLinear.reset_parameters`)."""
+        """Draw all weights and biases, layer by layer: weights have variance 2 / fan-in."""
         for layer in self.layers:
-            if isinstance(layer, SparseLinear):
-                layer.reset_parameters(generator)
-            elif isinstance(layer, nn.Linear):
-                initialise(layer.weight, layer.bias, layer.in_features, layer.in_features, generator)
+            layer.reset_parameters(generator)
 
     @property
     def sparse_layers(self) -> list[SparseLinear]:

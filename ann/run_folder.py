@@ -21,11 +21,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from sparsespike.ann.checkpoint import load_tensors, save_tensors
 from sparsespike.ann.config import TrainConfig
 from sparsespike.common.errors import ConfigError, ModelError
 from sparsespike.common.files import write_text
-from torch import Tensor
 
 CHECKPOINT_KEY = "sparsespike-checkpoint"
 
@@ -45,7 +46,9 @@ class EpochRecord:
     sparsity : float
         Fraction of absent links over all layers that hold a topology, 0 for a dense network.
     anp : float
-        Active neuron percolation: fraction of hidden neurons with links on both sides.
+        Active neuron percolation: fraction of neurons, from inputs to the last hidden layer, that take part.
+    overlap : float
+        Share of the links added before the epoch that had just been removed.
     lr : float
     seconds : float
         The whole epoch, change of topology and evaluation included.
@@ -59,6 +62,7 @@ class EpochRecord:
     validation_accuracy: float
     sparsity: float
     anp: float
+    overlap: float
     lr: float
     seconds: float
     update_seconds: float
@@ -107,14 +111,14 @@ class RunFolder:
                 f"folder {self.path} has {free / 1e6:.0f} MB free; this run needs {size / 1e6:.0f} MB: free space or choose another"
             )
 
-    def save_checkpoint(self, tensors: dict[str, Tensor], history: list[EpochRecord], best: int) -> None:
+    def save_checkpoint(self, tensors: dict[str, Tensor], history: list[EpochRecord], best: int, settled: bool) -> None:
         """Write the state after the last epoch of ``history``, then the metrics."""
         rows = [{name: None if _is_nan(value) else value for name, value in asdict(row).items()} for row in history]
-        save_tensors(self.checkpoint, tensors, CHECKPOINT_KEY, {"history": rows, "best": best})
+        save_tensors(self.checkpoint, tensors, CHECKPOINT_KEY, {"history": rows, "best": best, "settled": settled})
         self._write_metrics(history)
 
-    def load_checkpoint(self) -> tuple[dict[str, Tensor], list[EpochRecord], int]:
-        """Read the state, the history and the position of the best epoch in it.
+    def load_checkpoint(self) -> tuple[dict[str, Tensor], list[EpochRecord], int, bool]:
+        """Read the state, the history, the position of the best epoch in it, and whether the topology has settled.
 
         Raises
         ------
@@ -127,11 +131,11 @@ class RunFolder:
                 EpochRecord(**{name: math.nan if value is None else value for name, value in row.items()})
                 for row in metadata["history"]
             ]
-            best = int(metadata["best"])
+            best, settled = int(metadata["best"]), bool(metadata["settled"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"checkpoint {self.checkpoint} is malformed ({error!r}); start again in another folder") from error
         self._write_metrics(history)
-        return tensors, history, best
+        return tensors, history, best, settled
 
     def save_summary(self, values: dict[str, Any]) -> None:
         """Write the result, which marks the run as complete."""

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sparsespike.ann.kernels import Pattern, sparse_linear
-from sparsespike.ann.topology.pattern import Topology
-from sparsespike.common.errors import ModelError
 from torch import Tensor, nn
+
+from sparsespike.ann.kernels import Pattern, sparse_linear
+from sparsespike.ann.topology import Topology, swi_std
+from sparsespike.common.errors import ModelError
 
 
 class SparseLinear(nn.Module):
@@ -44,12 +45,9 @@ class SparseLinear(nn.Module):
         self._adopt(topology)
 
     def reset_parameters(self, generator: np.random.Generator) -> None:
-        """Sparse weight initialisation (Zhang et al., ICLR 2024, eq. 9-11) with fan-in, and torch's usual biases.
-
-        ``w ~ N(0, 2 / fan_in)`` with the mean number of links of an output as ``fan_in``; ``b ~ U(-1/sqrt(n), 1/sqrt(n))``.
-        """
-        fan_in = max(self.topology.nnz / self.out_features, 1.0)
-        initialise(self.values, self.bias, fan_in, self.in_features, generator)
+        """Sparse weight initialisation (:func:`~sparsespike.ann.topology.swi_std`), and torch's usual biases."""
+        std = swi_std(self.in_features, 1 - self.topology.density) if self.topology.nnz else 0.0
+        initialise(self.values, self.bias, std, self.in_features, generator)
 
     @property
     def topology(self) -> Topology:
@@ -94,6 +92,25 @@ class SparseLinear(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+class DenseLinear(nn.Linear):
+    """``torch.nn.Linear`` for feature-major activations: inputs and outputs are transposed views, as of :class:`SparseLinear`.
+
+    For the ten rows of a classifier this is ten times faster than the same product on a transposed view of its input.
+    """
+
+    def reset_parameters(self, generator: np.random.Generator | None = None) -> None:
+        """Variance 2 / fan-in, and torch's usual biases; left at zero until a generator is given."""
+        if generator is None:
+            nn.init.zeros_(self.weight)
+            nn.init.zeros_(self.bias)
+        else:
+            initialise(self.weight, self.bias, swi_std(self.in_features, 0.0), self.in_features, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, in_features]`` to ``[B, out_features]``."""
+        return torch.addmm(self.bias[:, None], self.weight, x.t()).t()
+
+
 class MaskedLinear(nn.Module):
     """The same layer as a full weight matrix times a mask: the reference for tests, and the faster form on a GPU.
 
@@ -127,11 +144,11 @@ class MaskedLinear(nn.Module):
         return nn.functional.linear(x, self.weight * self.mask, self.bias)
 
 
-def initialise(weight: Tensor, bias: Tensor, fan_in: float, in_features: int, generator: np.random.Generator) -> None:
-    """Draw ``weight ~ N(0, 2 / fan_in)`` and ``bias ~ U(-1/sqrt(in_features), 1/sqrt(in_features))`` in place."""
+def initialise(weight: Tensor, bias: Tensor, std: float, in_features: int, generator: np.random.Generator) -> None:
+    """Draw ``weight ~ N(0, std^2)`` and ``bias ~ U(-1/sqrt(in_features), 1/sqrt(in_features))`` in place."""
     bound = in_features**-0.5
     with torch.no_grad():
-        weight.copy_(torch.from_numpy(generator.standard_normal(weight.shape, np.float32) * np.float32((2 / fan_in) ** 0.5)))
+        weight.copy_(torch.from_numpy(generator.standard_normal(weight.shape, np.float32) * np.float32(std)))
         bias.copy_(torch.from_numpy(generator.uniform(-bound, bound, bias.shape)))
 
 

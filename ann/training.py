@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from importlib.metadata import version
@@ -13,18 +14,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from sparsespike.ann import checkpoint
 from sparsespike.ann.augment import assemble, draw
 from sparsespike.ann.config import TrainConfig
 from sparsespike.ann.data import DataSplits
 from sparsespike.ann.evaluate import accuracy
+from sparsespike.ann.evolution import active_share, evolve_model, initial_topologies, link_gradients, sparsity
 from sparsespike.ann.models import MLP, MLPSpec
 from sparsespike.ann.progress import TrainProgress
 from sparsespike.ann.run_folder import EpochRecord, RunFolder
-from sparsespike.ann.topology.pattern import Topology, link_count
-from sparsespike.ann.topology.percolation import active_neurons
 from sparsespike.common.errors import ModelError
-from torch import Tensor, nn
 
 
 class Stream(IntEnum):
@@ -79,6 +80,7 @@ class Training:
         self.steps = math.ceil(len(splits.train) / config.batch)
         self.history: list[EpochRecord] = []
         self.best = 0
+        self.settled = False
         self.model = MLP(self.spec)
         self.optimizer: torch.optim.Optimizer
 
@@ -86,19 +88,22 @@ class Training:
     def started(cls, config: TrainConfig, splits: DataSplits, files: RunFolder) -> Training:
         """A new run; its first checkpoint shows that the folder takes one before any time is spent."""
         run = cls(config, splits, files)
-        run.model = MLP(run.spec, run.initial_topologies() if run.spec.sparse else None)
+        run.model = MLP(
+            run.spec,
+            initial_topologies(config, run.spec, splits, Stream.TOPOLOGY.generator(config.seed)) if run.spec.sparse else None,
+        )
         run.model.reset_parameters(Stream.WEIGHTS.generator(config.seed))
         run._prepare()
         size = sum(4 * tensor.nbytes for tensor in run.model.state_dict().values())
         files.require_space(2 * size)
-        files.save_checkpoint(run.state(), run.history, run.best)
+        files.save_checkpoint(run.state(), run.history, run.best, run.settled)
         return run
 
     @classmethod
     def restored(cls, config: TrainConfig, splits: DataSplits, files: RunFolder) -> Training:
         """The run as its last checkpoint left it."""
         run = cls(config, splits, files)
-        tensors, run.history, run.best = files.load_checkpoint()
+        tensors, run.history, run.best, run.settled = files.load_checkpoint()
         try:
             run.model.load_state_dict(
                 {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
@@ -130,8 +135,7 @@ class Training:
         """Train one epoch: change the topology if it is time, all batches, validation, checkpoint."""
         config, number = self.config, len(self.history)
         began = time.perf_counter()
-        if config.evolves(number):
-            self.evolve(number)
+        overlap = self.evolve(number)
         updated = time.perf_counter()
         lr = config.learning_rate(number)
         for group in self.optimizer.param_groups:
@@ -142,8 +146,9 @@ class Training:
             loss=loss,
             train_accuracy=train_accuracy,
             validation_accuracy=accuracy(self.model, self.splits.validation, self.splits.encoding),
-            sparsity=self.sparsity(),
-            anp=self.anp(),
+            sparsity=sparsity(self.model),
+            anp=active_share(self.model),
+            overlap=overlap,
             lr=lr,
             seconds=round(time.perf_counter() - began, 3),
             update_seconds=round(updated - began, 3),
@@ -152,7 +157,7 @@ class Training:
         if self._is_best(record):
             self.best = number
             self.save_model({})
-        self.files.save_checkpoint(self.state(), self.history, self.best)
+        self.files.save_checkpoint(self.state(), self.history, self.best, self.settled)
         return record
 
     def _is_best(self, record: EpochRecord) -> bool:
@@ -160,60 +165,50 @@ class Training:
             return True
         return record.epoch == 1 or record.validation_accuracy >= self.history[self.best].validation_accuracy
 
-    def pass_over_data(self, epoch: int, progress: TrainProgress) -> tuple[float, float]:
-        """One pass over the training images in random order; mean loss and accuracy."""
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The epoch's batches in random order: real inputs ``[B, inputs]`` and labels ``[B]``."""
         config, images, labels = self.config, self.splits.train.images, self.splits.train.labels
-        n = len(labels)
-        order = Stream.ORDER.generator(config.seed, epoch).permutation(n)
-        draws = draw(config.augment, n, Stream.AUGMENT.generator(config.seed, epoch))
+        order = Stream.ORDER.generator(config.seed, epoch).permutation(len(labels))
+        draws = draw(config.augment, len(labels), Stream.AUGMENT.generator(config.seed, epoch))
         targets = torch.from_numpy(labels[order])
+        for start in range(0, len(labels), config.batch):
+            part = slice(start, start + config.batch)
+            yield torch.from_numpy(assemble(images, order[part], self.table, draws[part])).t(), targets[part]
+
+    def pass_over_data(self, epoch: int, progress: TrainProgress) -> tuple[float, float]:
+        """Train on all images once; mean loss and accuracy, as they were trained on."""
         self.model.train()
-        total, correct = 0.0, torch.zeros((), dtype=torch.int64)
-        for step, start in enumerate(range(0, n, config.batch), 1):
-            part = slice(start, min(start + config.batch, n))
-            x = torch.from_numpy(assemble(images, order[part], self.table, draws[part])).t()
+        total, correct = 0.0, 0
+        for step, (x, targets) in enumerate(self.batches(epoch), 1):
             scores = self.model(x)
-            loss = nn.functional.cross_entropy(scores, targets[part])
+            loss = nn.functional.cross_entropy(scores, targets)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             value = loss.item()
             if not math.isfinite(value):
                 raise ModelError(
-                    f"the loss is {value} in epoch {epoch + 1}, step {step} (learning rate {config.learning_rate(epoch):.3g}); "
+                    f"the loss is {value} in epoch {epoch + 1}, step {step} (learning rate {self.config.learning_rate(epoch):.3g}); "
                     "training diverged: lower the learning rate"
                 )
-            total += value * (part.stop - part.start)
-            correct += (scores.detach().argmax(1) == targets[part]).sum()
+            total += value * len(targets)
+            correct += int((scores.detach().argmax(1) == targets).sum())
             progress.on_step(step, value)
-        return total / n, correct.item() / n
+        n = len(self.splits.train)
+        return total / n, correct / n
 
-    def initial_topologies(self) -> list[Topology]:
-        """The initial links of every sparse layer."""
-        generator = Stream.TOPOLOGY.generator(self.config.seed)
-        topologies = []
-        for shape in self.spec.shapes[:-1]:
-            count = link_count(shape, self.config.sparsity)
-            topologies.append(Topology.from_links(shape, generator.choice(shape[0] * shape[1], count, replace=False)))
-        return topologies
-
-    def evolve(self, epoch: int) -> None:
-        """Change the topology of all sparse layers together."""
-        raise NotImplementedError
-
-    def sparsity(self) -> float:
-        """Fraction of absent links over the layers that hold a topology; 0 without any."""
-        topologies = [layer.topology for layer in self.model.sparse_layers]
-        possible = sum(math.prod(topology.shape) for topology in topologies)
-        return 1 - sum(topology.nnz for topology in topologies) / possible if possible else 0.0
-
-    def anp(self) -> float:
-        """Fraction of hidden neurons that take part; 1 in a dense network."""
-        layers = self.model.sparse_layers
-        if not layers:
-            return 1.0
-        hidden = active_neurons([layer.topology for layer in layers])[1:]
-        return float(np.concatenate(hidden).mean())
+    def evolve(self, epoch: int) -> float:
+        """Change the topology if it is time; the share of regrown links that had just been removed (0 without a change)."""
+        evolution = self.config.evolution_config()
+        progress = evolution.progress(epoch - 1, self.config.epochs) if self.spec.sparse and epoch > 0 else None
+        if progress is None or self.settled:
+            return 0.0
+        gradients = None
+        if evolution.regrowth == "gradient":
+            gradients = link_gradients(self.model, *next(self.batches(epoch)))
+        generator = Stream.EVOLUTION.generator(self.config.seed, epoch)
+        overlap, self.settled = evolve_model(self.model, self.optimizer, evolution, progress, generator, gradients)
+        return overlap
 
     def save_model(self, outcome: dict[str, Any]) -> None:
         """Write the model of the best epoch, which is the present one."""
