@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sparsespike.export.connections import Connection, Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Population, SpikingGraph
 

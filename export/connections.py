@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+
 from sparsespike.common.errors import GraphError
 
 IntArray = NDArray[np.integer[Any]]

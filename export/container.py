@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sparsespike.common.errors import GraphError
 
 HEADER_LIMIT = 16 * 2**20

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
+
 from sparsespike.common.errors import GraphError
 from sparsespike.export.connections import Connection, Conv2dConnection, CSRConnection
 from sparsespike.export.population import KINDS, SPIKING_KINDS, Kind, Population

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sparsespike.common.errors import GraphError, GraphFileError
 from sparsespike.common.files import atomic_path
 from sparsespike.export.connections import Connection, Conv2dConnection, CSRConnection

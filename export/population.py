@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sparsespike.common.errors import GraphError
 from sparsespike.export.connections import frozen_array
 

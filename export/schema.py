@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from sparsespike.common.errors import GraphError
 from sparsespike.export.container import shorten
 from sparsespike.export.population import NAME, SIZE_LIMIT, BiasMode, Kind, Reset
