@@ -14,10 +14,10 @@ LAMBDA_MIN = 1e-3
 
 
 class QCFS(nn.Module):
-    """Quantisation-clip-floor-shift activation ``y = lam * floor(clip(x / lam, 0, 1) * L + 1/2) / L`` (Bu et al. 2022, eq. 15).
+    """Quantisation-clip-floor-shift activation ``y = lam * floor(clip(x / lam, 0, 1) * L + 1/2) / L`` (Bu et al., 2022).
 
-    An integrate-and-fire neuron with threshold ``lam``, initial membrane ``lam / 2`` and soft reset, fed ``x`` for ``T = L`` steps,
-    has exactly this mean output.
+    An integrate-and-fire neuron with threshold ``lam``, initial membrane ``lam / 2`` and soft reset, fed ``x`` for
+    ``T = L`` steps, has exactly this mean output.
 
     Parameters
     ----------
@@ -28,9 +28,9 @@ class QCFS(nn.Module):
 
     Notes
     -----
-    Gradients are straight-through (floor has slope 1): dy/dx is 1 for 0 <= x <= lam and 0 elsewhere; dy/dlam is 1 for x > lam, 0 for
-    x < 0 and ``(y - x) / lam`` between. ``lam`` is kept at or above ``LAMBDA_MIN``: weight decay and noise can otherwise drive
-    it through zero, where the activation changes sign.
+    Gradients are straight-through (floor has slope 1): dy/dx is 1 for 0 <= x <= lam and 0 elsewhere; dy/dlam is 1 for
+    x > lam, 0 for x < 0 and ``(y - x) / lam`` between. ``lam`` is kept at or above ``LAMBDA_MIN``: weight decay and noise
+    can otherwise drive it through zero, where the activation changes sign.
 
     Raises
     ------
@@ -49,7 +49,7 @@ class QCFS(nn.Module):
         """Activate ``x`` of any shape; its memory layout is kept."""
         with torch.no_grad():
             self.lam.clamp_(min=LAMBDA_MIN)
-        y: Tensor = _QCFSFunction.apply(x, self.lam, self.levels)
+        y: Tensor = _QCFSFunction.apply(x, self.lam, self.levels)  # type: ignore[no-untyped-call]  # torch
         return y
 
     def extra_repr(self) -> str:

@@ -1,7 +1,8 @@
 """Trained models and training state as files: safetensors with a JSON header, read without running code.
 
-A model file has the metadata key ``sparsespike-model``: a JSON object with ``format_version``, ``model`` (:class:`MLPSpec`), ``encoding``
-(:class:`Encoding`), ``classes``, and what is known of its training. Tensors carry the names of the module's ``state_dict``.
+A model file has the metadata key ``sparsespike-model``: a JSON object with ``format_version``, ``model`` (:class:`MLPSpec`),
+``encoding`` (:class:`Encoding`), ``classes``, and what is known of its training. Tensors carry the names of the module's
+``state_dict``.
 """
 
 from __future__ import annotations

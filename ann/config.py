@@ -27,7 +27,7 @@ class TrainConfig:
     sparsity : float
         Fraction of absent links in every layer before the classifier; 0 trains the dense counterpart by the same recipe.
     method : str
-        How the topology evolves, once an epoch: a recipe of :mod:`sparsespike.ann.topology`, such as ``chts``, ``set``, ``static``.
+        How the topology evolves, once an epoch: a recipe of :mod:`sparsespike.ann.topology`, such as ``chts`` or ``set``.
     topology : str
         Initial topology: ``csti`` (correlated features), ``er`` (random), ``bsw`` (small world) or ``brf`` (receptive fields).
     activation, levels, lam
@@ -38,7 +38,7 @@ class TrainConfig:
     momentum, weight_decay : float
         Of stochastic gradient descent, on all parameters.
     evolution : dict
-        Settings of :class:`~sparsespike.ann.topology.EvolutionConfig` that differ from the method's, such as ``{"zeta": 0.2}``.
+        Settings of :class:`~sparsespike.ann.topology.EvolutionConfig` that differ from the method's: ``{"zeta": 0.2}``.
     augment : str
         ``none``, ``crop`` or ``crop-flip``.
     validation : float

@@ -1,7 +1,8 @@
 """Data sets by name, as integer images with train, validation and test splits.
 
-``digits`` comes with scikit-learn; ``mnist``, ``fashion-mnist``, ``cifar10`` and ``cifar100`` through torchvision, downloaded only
-when asked for; ``imagefolder:PATH`` is any folder in torchvision's ImageFolder layout (``train/<class>/*``, ``test/<class>/*``).
+``digits`` comes with scikit-learn; ``mnist``, ``fashion-mnist``, ``cifar10`` and ``cifar100`` through torchvision,
+downloaded only when asked for; ``imagefolder:PATH`` is any folder in torchvision's ImageFolder layout
+(``train/<class>/*``, ``test/<class>/*``).
 """
 
 from __future__ import annotations

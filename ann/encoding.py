@@ -74,7 +74,7 @@ class Encoding:
     def table(self) -> npt.NDArray[np.float32]:
         """Real value of every pixel value, ``[C, high + 1]`` float32."""
         values = np.arange(self.value_range[1] + 1)
-        return (values * self.scale[:, None] + self.offset[:, None]).astype(np.float32)
+        return np.asarray(values * self.scale[:, None] + self.offset[:, None], np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -93,8 +93,8 @@ def link_gradients(model: MLP, x: Tensor, targets: Tensor) -> Gradients:
     Returns
     -------
     list of callables
-        One for each sparse layer: ``gradient(start, stop)`` gives rows start .. stop - 1 of ``|dy x^T|``, so that no full matrix is
-        ever held.
+        One for each sparse layer: ``gradient(start, stop)`` gives rows start .. stop - 1 of ``|dy x^T|``, so that no full
+        matrix is ever held.
     """
     inputs: list[Tensor] = []
     outputs: list[Tensor] = []

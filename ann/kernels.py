@@ -1,10 +1,10 @@
 """The three products of a sparse linear layer: forward, gradient to the input, gradient to the weights.
 
-Two implementations of one interface: ``numba`` (float32 on a CPU, the fast one) and ``torch`` (CSR tensors and ``sampled_addmm``; any
-device and dtype, the reference). Neither holds an array of outputs x inputs.
+Two implementations of one interface: ``numba`` (float32 on a CPU, the fast one) and ``torch`` (CSR tensors and
+``sampled_addmm``; any device and dtype, the reference). Neither holds an array of outputs x inputs.
 
-Activations are feature-major inside, ``[neurons, batch]`` and contiguous; outside they are the transposed view ``[batch, neurons]``, which
-element-wise functions keep, so nothing is copied between layers.
+Activations are feature-major inside, ``[neurons, batch]`` and contiguous; outside they are the transposed view
+``[batch, neurons]``, which element-wise functions keep, so nothing is copied between layers.
 """
 
 from __future__ import annotations
@@ -71,11 +71,10 @@ class NumbaKernel:
     """Compiled loops over links with the batch in vector registers; float32 on the CPU."""
 
     def forward(self, pattern: Pattern, values: Tensor, bias: Tensor, x: Tensor) -> Tensor:
-        m, n = pattern.topology.shape
+        topology = pattern.topology
         batch = x.shape[1]
         x = _padded(x)
-        y = torch.empty(m, x.shape[1])
-        topology = pattern.topology
+        y = torch.empty(topology.shape[0], x.shape[1])
         _csr_numba.forward(topology.indptr, topology.indices, values.numpy(), bias.numpy(), x.numpy(), y.numpy())
         return y[:, :batch].contiguous()
 
@@ -150,7 +149,7 @@ def sparse_linear(x: Tensor, values: Tensor, bias: Tensor, pattern: Pattern, ker
         raise ConfigError(f"kernel 'numba' got {x.dtype} on {x.device}; expected float32 on the CPU: use 'auto' or 'torch'")
     if kernel == "auto":
         kernel = "numba" if fits else "torch"
-    y: Tensor = _SparseLinearFunction.apply(x, values, bias, pattern, _KERNELS[kernel])
+    y: Tensor = _SparseLinearFunction.apply(x, values, bias, pattern, _KERNELS[kernel])  # type: ignore[no-untyped-call]  # torch
     return y
 
 

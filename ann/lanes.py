@@ -1,20 +1,26 @@
 """Vector registers for numba: a fixed number of float32 side by side, kept in registers across a loop.
 
-numba cannot prove that an output row does not overlap the inputs, so a plain accumulation loop goes through memory once per
-link. These intrinsics emit LLVM vector instructions instead, on any processor that LLVM knows; a vector wider than the machine's is
-split over several registers.
+numba cannot prove that an output row does not overlap the inputs, so a plain accumulation loop goes through memory once
+per link. These intrinsics emit LLVM vector instructions instead, on any processor that LLVM knows; a vector wider than the
+machine's is split over several registers.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 INDEX = ir.IntType(32)
+
+
+def instruction(define: Callable[..., Any]) -> Callable[..., Any]:
+    """Make ``define(typing context, argument types...) -> signature, code generator`` callable in compiled functions."""
+    return cast("Callable[..., Any]", intrinsic(define))
 
 
 class Lanes(types.Type):
@@ -30,7 +36,7 @@ class LanesModel(models.PrimitiveModel):
     """Lanes are an LLVM vector, in registers and in memory alike."""
 
     def __init__(self, manager: Any, lanes: Lanes) -> None:
-        super().__init__(manager, lanes, _vector(lanes.count))
+        super().__init__(manager, lanes, _vector(lanes.count))  # type: ignore[no-untyped-call]  # numba
 
 
 def _vector(count: int) -> ir.VectorType:
@@ -47,26 +53,26 @@ def _splat(builder: Any, scalar: Any, count: int) -> Any:
 
 
 def _muladd(builder: Any, x: Any, y: Any, z: Any) -> Any:
-    kind = x.type
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(kind, [kind, kind, kind]), f"llvm.fmuladd.v{kind.count}f32"
-    )
-    return builder.call(function, [x, y, z])
+    fused = ("contract",)  # one instruction where the machine has it
+    return builder.fadd(builder.fmul(x, y, flags=fused), z, flags=fused)
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, row: Any, column: Any, count: int) -> Any:
+def _pointer(context: Any, builder: Any, array_type: Any, args: Any, count: int) -> Any:
+    array, row, column = args
     struct = context.make_array(array_type)(context, builder, array)
-    item = cgutils.get_item_pointer(context, builder, array_type, struct, [row, column], wraparound=False, boundscheck=False)
+    item = cgutils.get_item_pointer(  # type: ignore[no-untyped-call]  # numba
+        context, builder, array_type, struct, [row, column], wraparound=False, boundscheck=False
+    )
     return builder.bitcast(item, _vector(count).as_pointer())
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # numba has no type stubs
+@instruction
 def lanes_32(typing: Any) -> Any:
     """32 lanes of zero."""
     return _zero(32)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@instruction
 def lanes_128(typing: Any) -> Any:
     """128 lanes of zero."""
     return _zero(128)
@@ -79,31 +85,31 @@ def _zero(count: int) -> Any:
     return Lanes(count)(), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@instruction
 def load(typing: Any, array: Any, row: Any, column: Any, like: Any) -> Any:
     """``array[row, column : column + n]`` of a C-contiguous float32 array, as many lanes as ``like`` has."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = builder.load(_pointer(context, builder, signature.args[0], *args[:3], like.count))
+        value = builder.load(_pointer(context, builder, signature.args[0], args[:3], like.count))
         value.align = 4
         return value
 
     return like(array, types.int64, types.int64, like), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@instruction
 def store(typing: Any, array: Any, row: Any, column: Any, value: Any) -> Any:
     """``array[row, column : column + n] = value``."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = _pointer(context, builder, signature.args[0], *args[:3], value.count)
+        place = _pointer(context, builder, signature.args[0], args[:3], value.count)
         builder.store(args[3], place).align = 4
         return context.get_dummy_value()
 
     return types.void(array, types.int64, types.int64, value), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@instruction
 def fill(typing: Any, scalar: Any, like: Any) -> Any:
     """All lanes equal to ``scalar``, as many as ``like`` has."""
 
@@ -113,7 +119,7 @@ def fill(typing: Any, scalar: Any, like: Any) -> Any:
     return like(types.float32, like), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@instruction
 def axpy(typing: Any, scalar: Any, x: Any, y: Any) -> Any:
     """``scalar * x + y``, lane by lane."""
 
@@ -123,7 +129,7 @@ def axpy(typing: Any, scalar: Any, x: Any, y: Any) -> Any:
     return x(types.float32, x, y), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@instruction
 def dot(typing: Any, x: Any, y: Any) -> Any:
     """Sum over the lanes of ``x * y``, added up by halves."""
 

@@ -103,7 +103,8 @@ class MLP(nn.Module):
     def reset_parameters(self, generator: np.random.Generator) -> None:
         """Draw all weights and biases, layer by layer: weights have variance 2 / fan-in."""
         for layer in self.layers:
-            layer.reset_parameters(generator)
+            if isinstance(layer, DenseLinear | SparseLinear):
+                layer.reset_parameters(generator)
 
     @property
     def sparse_layers(self) -> list[SparseLinear]:

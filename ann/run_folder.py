@@ -14,12 +14,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -42,7 +41,7 @@ class EpochRecord:
     loss, train_accuracy : float
         Means over the epoch's batches, as they were trained on.
     validation_accuracy : float
-        After the epoch; NaN without validation.
+        After the epoch; none without a validation split.
     sparsity : float
         Fraction of absent links over all layers that hold a topology, 0 for a dense network.
     anp : float
@@ -59,13 +58,33 @@ class EpochRecord:
     epoch: int
     loss: float
     train_accuracy: float
-    validation_accuracy: float
+    validation_accuracy: float | None
     sparsity: float
     anp: float
     overlap: float
     lr: float
     seconds: float
     update_seconds: float
+
+
+class Checkpoint(NamedTuple):
+    """Everything needed to go on after a complete epoch.
+
+    Attributes
+    ----------
+    tensors : dict
+        Weights, topology and momentum.
+    history : list of EpochRecord
+    best : int
+        Position in ``history`` of the epoch whose model is kept.
+    settled : bool
+        Whether the topology no longer changes, by early stop.
+    """
+
+    tensors: dict[str, Tensor]
+    history: list[EpochRecord]
+    best: int
+    settled: bool
 
 
 class RunFolder:
@@ -108,17 +127,19 @@ class RunFolder:
         free = shutil.disk_usage(self.path).free
         if free < size:
             raise ConfigError(
-                f"folder {self.path} has {free / 1e6:.0f} MB free; this run needs {size / 1e6:.0f} MB: free space or choose another"
+                f"folder {self.path} has {free / 1e6:.0f} MB free; this run needs {size / 1e6:.0f} MB: "
+                "free space or choose another folder"
             )
 
-    def save_checkpoint(self, tensors: dict[str, Tensor], history: list[EpochRecord], best: int, settled: bool) -> None:
-        """Write the state after the last epoch of ``history``, then the metrics."""
-        rows = [{name: None if _is_nan(value) else value for name, value in asdict(row).items()} for row in history]
-        save_tensors(self.checkpoint, tensors, CHECKPOINT_KEY, {"history": rows, "best": best, "settled": settled})
-        self._write_metrics(history)
+    def save_checkpoint(self, state: Checkpoint) -> None:
+        """Write the state after the last epoch of its history, then the metrics."""
+        rows = [asdict(record) for record in state.history]
+        metadata = {"history": rows, "best": state.best, "settled": state.settled}
+        save_tensors(self.checkpoint, state.tensors, CHECKPOINT_KEY, metadata)
+        self._write_metrics(state.history)
 
-    def load_checkpoint(self) -> tuple[dict[str, Tensor], list[EpochRecord], int, bool]:
-        """Read the state, the history, the position of the best epoch in it, and whether the topology has settled.
+    def load_checkpoint(self) -> Checkpoint:
+        """Read the state, and bring the metrics in line with it.
 
         Raises
         ------
@@ -127,15 +148,12 @@ class RunFolder:
         """
         tensors, metadata = load_tensors(self.checkpoint, CHECKPOINT_KEY)
         try:
-            history = [
-                EpochRecord(**{name: math.nan if value is None else value for name, value in row.items()})
-                for row in metadata["history"]
-            ]
-            best, settled = int(metadata["best"]), bool(metadata["settled"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            history = [EpochRecord(**row) for row in metadata["history"]]
+            state = Checkpoint(tensors, history, int(metadata["best"]), bool(metadata["settled"]))
+        except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"checkpoint {self.checkpoint} is malformed ({error!r}); start again in another folder") from error
         self._write_metrics(history)
-        return tensors, history, best, settled
+        return state
 
     def save_summary(self, values: dict[str, Any]) -> None:
         """Write the result, which marks the run as complete."""
@@ -145,10 +163,5 @@ class RunFolder:
         text = io.StringIO()
         writer = csv.DictWriter(text, [field.name for field in fields(EpochRecord)], lineterminator="\n")
         writer.writeheader()
-        for row in history:
-            writer.writerow({name: "" if _is_nan(value) else value for name, value in asdict(row).items()})
+        writer.writerows(asdict(record) for record in history)
         write_text(self.path / "metrics.csv", text.getvalue())
-
-
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)

@@ -27,8 +27,8 @@ def train(
 ) -> TrainResult:
     """Train a network and write its run folder (see :mod:`sparsespike.ann.run_folder`).
 
-    A checkpoint is written after every epoch. A run that was interrupted, at whatever moment, and resumed ends with the same weights,
-    bit for bit, as one that was not (on the same machine with the same number of threads).
+    A checkpoint is written after every epoch. A run that was interrupted, at whatever moment, and resumed ends with the same
+    weights, bit for bit, as one that was not (on the same machine with the same number of threads).
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ from sparsespike.ann.evaluate import accuracy
 from sparsespike.ann.evolution import active_share, evolve_model, initial_topologies, link_gradients, sparsity
 from sparsespike.ann.models import MLP, MLPSpec
 from sparsespike.ann.progress import TrainProgress
-from sparsespike.ann.run_folder import EpochRecord, RunFolder
+from sparsespike.ann.run_folder import Checkpoint, EpochRecord, RunFolder
 from sparsespike.common.errors import ModelError
 
 
@@ -55,14 +55,14 @@ class TrainResult:
     best_epoch : int
         Counted from 1.
     validation_accuracy, test_accuracy : float
-        Of that model; validation is NaN without a validation split.
+        Of that model; validation is none without a validation split.
     history : tuple of EpochRecord
     """
 
     model: MLP
     folder: Path
     best_epoch: int
-    validation_accuracy: float
+    validation_accuracy: float | None
     test_accuracy: float
     history: tuple[EpochRecord, ...]
 
@@ -96,7 +96,7 @@ class Training:
         run._prepare()
         size = sum(4 * tensor.nbytes for tensor in run.model.state_dict().values())
         files.require_space(2 * size)
-        files.save_checkpoint(run.state(), run.history, run.best, run.settled)
+        files.save_checkpoint(run.state())
         return run
 
     @classmethod
@@ -122,14 +122,14 @@ class Training:
             self.model.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, fused=True
         )
 
-    def state(self) -> dict[str, Tensor]:
-        """All tensors that a resumed run needs."""
+    def state(self) -> Checkpoint:
+        """All that a resumed run needs."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             momentum = self.optimizer.state[parameter].get("momentum_buffer") if parameter in self.optimizer.state else None
             if momentum is not None:
                 tensors[f"momentum.{name}"] = momentum
-        return tensors
+        return Checkpoint(tensors, self.history, self.best, self.settled)
 
     def epoch(self, progress: TrainProgress) -> EpochRecord:
         """Train one epoch: change the topology if it is time, all batches, validation, checkpoint."""
@@ -145,7 +145,7 @@ class Training:
             epoch=number + 1,
             loss=loss,
             train_accuracy=train_accuracy,
-            validation_accuracy=accuracy(self.model, self.splits.validation, self.splits.encoding),
+            validation_accuracy=self.validation_accuracy(),
             sparsity=sparsity(self.model),
             anp=active_share(self.model),
             overlap=overlap,
@@ -157,13 +157,17 @@ class Training:
         if self._is_best(record):
             self.best = number
             self.save_model({})
-        self.files.save_checkpoint(self.state(), self.history, self.best, self.settled)
+        self.files.save_checkpoint(self.state())
         return record
 
     def _is_best(self, record: EpochRecord) -> bool:
-        if math.isnan(record.validation_accuracy):
-            return True
-        return record.epoch == 1 or record.validation_accuracy >= self.history[self.best].validation_accuracy
+        before = self.history[self.best].validation_accuracy
+        return before is None or record.validation_accuracy is None or record.validation_accuracy >= before
+
+    def validation_accuracy(self) -> float | None:
+        """Accuracy on the validation split; none if it is empty."""
+        validation = self.splits.validation
+        return accuracy(self.model, validation, self.splits.encoding) if len(validation) else None
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The epoch's batches in random order: real inputs ``[B, inputs]`` and labels ``[B]``."""
@@ -183,13 +187,13 @@ class Training:
             scores = self.model(x)
             loss = nn.functional.cross_entropy(scores, targets)
             self.optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch
             self.optimizer.step()
             value = loss.item()
             if not math.isfinite(value):
                 raise ModelError(
-                    f"the loss is {value} in epoch {epoch + 1}, step {step} (learning rate {self.config.learning_rate(epoch):.3g}); "
-                    "training diverged: lower the learning rate"
+                    f"the loss is {value} in epoch {epoch + 1}, step {step}, at learning rate "
+                    f"{self.config.learning_rate(epoch):.3g}; training diverged: lower the learning rate"
                 )
             total += value * len(targets)
             correct += int((scores.detach().argmax(1) == targets).sum())
@@ -222,7 +226,7 @@ class Training:
                 "encoding": self.splits.encoding.to_dict(),
                 "training": self.config.to_dict(),
                 "epoch": best.epoch,
-                "validation_accuracy": None if math.isnan(best.validation_accuracy) else best.validation_accuracy,
+                "validation_accuracy": best.validation_accuracy,
                 "versions": {
                     "sparsespike": version("sparsespike"),
                     "torch": torch.__version__,
@@ -242,7 +246,7 @@ class Training:
             {
                 "best_epoch": best.epoch,
                 "epochs": len(self.history),
-                "validation_accuracy": None if math.isnan(best.validation_accuracy) else best.validation_accuracy,
+                "validation_accuracy": best.validation_accuracy,
                 "test_accuracy": test_accuracy,
                 "train_accuracy": best.train_accuracy,
                 "sparsity": best.sparsity,
