@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sparsespike.backends.base import Counting, InputMode, RunResult, SpikeCounts, updates
 from sparsespike.common.errors import BackendError, MembraneOverflowError
 from sparsespike.export.bounds import bounds

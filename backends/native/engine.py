@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sparsespike.backends.base import Counting, InputMode, RunResult, SpikeCounts, prepare, updates
 from sparsespike.backends.native.kernel import Outputs, make_scratch, simulate
 from sparsespike.backends.native.plan import Plan, lower
@@ -24,7 +25,7 @@ _CHUNK = 32  # images that a thread takes at a time
 
 
 class NativeBackend:
-    """Event-driven simulation, compiled with numba; exact int64 (int32 where the graph's bounds prove it wide enough).
+    """Event-driven simulation, compiled with numba; membranes are exact, in int64.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ class NativeBackend:
     def __init__(self, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise BackendError(f"backend 'native': found threads = {threads}, expected at least 1")
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or _processors()
 
     def check(self, graph: SpikingGraph) -> list[str]:
         """Reasons why this backend cannot run the graph; empty if it can."""
@@ -96,15 +97,15 @@ class NativeBackend:
         """
         began = time.perf_counter()
         values = prepare(self, graph, inputs, steps, record, input)
-        dtype, limit = _number_type(graph, steps)
-        plan = lower(graph, dtype)
+        plan = lower(graph)
+        limit = 0 if _is_proven(graph, steps) else CHECKED_LIMIT - 1
         offsets = _raster_offsets(graph, record)
         out = _allocate(graph, plan, len(values), steps, sum(graph.population(name).size for name in set(record)))
         built = time.perf_counter()
 
         def run_chunk(start: int) -> int:
             chunk = slice(start, start + _CHUNK)
-            part = Outputs(*(array[chunk] for array in out))
+            part = Outputs._make(array[chunk] for array in out)
             simulate(plan, values[chunk], input == "current", limit, offsets, make_scratch(plan, steps), part)
             return len(part.readout)
 
@@ -117,17 +118,18 @@ class NativeBackend:
         return _result(graph, plan, out, steps, input, dict(zip(graph.order, offsets.tolist(), strict=True)), seconds)
 
 
+def _processors() -> int:
+    """Processors that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _largest(values: NDArray[np.int64]) -> int:
     return max(int(values.max()), -int(values.min()))
 
 
-def _number_type(graph: SpikingGraph, steps: int) -> tuple[type[np.signedinteger[Any]], int]:
-    """The number type of the membranes, and the limit to check them against (0 where a bound proves the type wide enough)."""
-    membrane = max(bound.membrane for bound in bounds(graph, steps).values())
-    thresholds = [_largest(a) for p in graph.populations for a in (p.threshold, p.threshold_neg) if a is not None]
-    if max([membrane, *thresholds]) < 2**31:
-        return np.int32, 0
-    return np.int64, 0 if membrane < 2**63 else CHECKED_LIMIT - 1
+def _is_proven(graph: SpikingGraph, steps: int) -> bool:
+    """Whether the static bound excludes that a membrane leaves int64."""
+    return all(bound.membrane < 2**63 for bound in bounds(graph, steps).values())
 
 
 def _raster_offsets(graph: SpikingGraph, record: Collection[str]) -> NDArray[np.int64]:
@@ -176,7 +178,13 @@ def _raise_overflow(graph: SpikingGraph, out: Outputs) -> None:
 
 
 def _result(
-    graph: SpikingGraph, plan: Plan, out: Outputs, steps: int, input: InputMode, offsets: dict[str, int], seconds: dict[str, float]
+    graph: SpikingGraph,
+    plan: Plan,
+    out: Outputs,
+    steps: int,
+    input: InputMode,
+    offsets: dict[str, int],
+    seconds: dict[str, float],
 ) -> RunResult:
     images = len(out.readout)
     projections = [projection for name in graph.order for projection in graph.into(name)]
@@ -197,7 +205,7 @@ def _result(
     return RunResult(
         backend=NativeBackend.name,
         version=version("sparsespike"),
-        dtype=plan.v_init.dtype.name,
+        dtype="int64",
         steps=steps,
         readout=out.readout,
         spikes={name: SpikeCounts(out.positive[:, span], out.negative[:, span]) for name, span in spans.items()},
@@ -209,7 +217,9 @@ def _result(
         bias_additions=bias_additions,
         messages=messages,
         rasters={
-            name: out.rasters[:, :, offset : offset + graph.population(name).size] for name, offset in offsets.items() if offset >= 0
+            name: out.rasters[:, :, offset : offset + graph.population(name).size]
+            for name, offset in offsets.items()
+            if offset >= 0
         },
         wall_seconds=seconds,
     )

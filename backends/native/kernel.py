@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import int64, njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
-from sparsespike.backends.native.plan import IF, INPUT, READOUT, SIGNED_IF, Plan
+
+from sparsespike.backends.native.plan import INPUT, READOUT, SIGNED_IF, Plan
 
 _WORD = 8  # fired flags are looked through eight at a time
 
@@ -40,10 +41,10 @@ class Outputs(NamedTuple):
 class Scratch(NamedTuple):
     """Work space of one thread."""
 
-    v: NDArray[Any]
+    v: NDArray[np.int64]
     """Membranes of one population; below, what drives it: in the coming step, and as a constant in every step."""
-    drive: NDArray[Any]
-    constant: NDArray[Any]
+    drive: NDArray[np.int64]
+    constant: NDArray[np.int64]
     net_count: NDArray[np.int32]
     """Net spike count of each neuron so far."""
     fired: NDArray[np.int8]
@@ -62,11 +63,10 @@ def make_scratch(plan: Plan, steps: int) -> Scratch:
     sizes = np.diff(plan.offset)
     widest = int(sizes.max())
     events = int(np.where(plan.kind == INPUT, sizes, sizes * steps).sum())
-    dtype = plan.v_init.dtype
     return Scratch(
-        v=np.empty(widest, dtype),
-        drive=np.empty(widest, dtype),
-        constant=np.empty(widest, dtype),
+        v=np.empty(widest, np.int64),
+        drive=np.empty(widest, np.int64),
+        constant=np.empty(widest, np.int64),
         net_count=np.empty(widest, np.int32),
         fired=np.zeros(-(-widest // _WORD) * _WORD, np.int8),
         source=np.empty(events, np.int32),
@@ -76,9 +76,8 @@ def make_scratch(plan: Plan, steps: int) -> Scratch:
     )
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # numba has no type hints
-def _trailing_zeros(typing_context: Any, word: Any) -> Any:
-    """Zero bits below the lowest set bit of a word that is not zero."""
+def _count_trailing_zeros(typing_context: Any, word: Any) -> Any:
+    """Code of a function uint64 -> uint64: the number of zero bits below the lowest set bit; the word must not be zero."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], context.get_constant(types.boolean, True))
@@ -86,7 +85,10 @@ def _trailing_zeros(typing_context: Any, word: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+_trailing_zeros: Any = intrinsic(_count_trailing_zeros)
+
+
+@njit(cache=True, nogil=True)
 def simulate(
     plan: Plan,
     values: NDArray[np.int64],
@@ -112,7 +114,7 @@ def simulate(
     out : Outputs
     """
     for image in range(len(values)):
-        end = 0
+        end: Any = int64(0)  # not a literal: numba would compile what takes it twice
         for p in range(len(plan.kind)):
             if plan.kind[p] == INPUT:
                 end = _emit_input(plan, p, image, values[image], scratch, out, end)
@@ -122,7 +124,7 @@ def simulate(
                 break
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _emit_input(plan: Plan, p: int, image: int, values: NDArray[np.int64], scratch: Scratch, out: Outputs, end: int) -> int:
     """List the input's values that are not zero, once for all steps; returns where the list ends."""
     begin = end
@@ -149,7 +151,7 @@ def _emit_input(plan: Plan, p: int, image: int, values: NDArray[np.int64], scrat
     return end
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _run_population(
     plan: Plan, p: int, image: int, inject: bool, limit: int, record: int, scratch: Scratch, out: Outputs, end: int
 ) -> int:
@@ -159,9 +161,11 @@ def _run_population(
     threshold, threshold_neg = plan.threshold[low:high], plan.threshold_neg[low:high]
     v, drive, constant = scratch.v[:size], scratch.drive[:size], scratch.constant[:size]
     net_count, fired = scratch.net_count[:size], scratch.fired[: (size + _WORD - 1) // _WORD * _WORD]
-    v[:] = plan.v_init[low:high]
-    net_count[:] = 0
-    fired[size:] = 0
+    for j in range(size):
+        v[j] = plan.v_init[low + j]
+        net_count[j] = 0
+    for j in range(size, len(fired)):
+        fired[j] = 0
     _begin_drive(plan, p, inject, scratch)
     for t in range(scratch.start.shape[1]):
         for r in range(plan.into[p], plan.into[p + 1]):
@@ -191,13 +195,15 @@ def _run_population(
             else:
                 out.negative_by_step[image, p, t] += 1
         if record >= 0:
-            out.rasters[image, t, record : record + size] = fired[:size]
+            for j in range(size):
+                out.rasters[image, t, record + j] = fired[j]
     return end
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _begin_drive(plan: Plan, p: int, inject: bool, scratch: Scratch) -> None:
     """What drives each neuron as a constant in every step (bias, injected current), and in the first step."""
+    first: Any = int64(0)  # not a literal: numba would compile what takes it twice
     low, high = plan.offset[p], plan.offset[p + 1]
     drive, constant = scratch.drive[: high - low], scratch.constant[: high - low]
     for j in range(high - low):
@@ -205,65 +211,94 @@ def _begin_drive(plan: Plan, p: int, inject: bool, scratch: Scratch) -> None:
     if inject:
         for r in range(plan.into[p], plan.into[p + 1]):
             if plan.kind[plan.pre[r]] == INPUT and plan.every_step[plan.pre[r]]:
-                _propagate(plan, r, 0, scratch, constant)
+                _propagate(plan, r, first, scratch, constant)
     for j in range(high - low):
         drive[j] = constant[j] if plan.every_step[p] else constant[j] + plan.bias[low + j]
     if inject:
         for r in range(plan.into[p], plan.into[p + 1]):
             if plan.kind[plan.pre[r]] == INPUT and not plan.every_step[plan.pre[r]]:
-                _propagate(plan, r, 0, scratch, drive)
+                _propagate(plan, r, first, scratch, drive)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _propagate(plan: Plan, r: int, t: int, scratch: Scratch, drive: NDArray[Any]) -> int:
+@njit(cache=True, nogil=True)
+def _propagate(plan: Plan, r: int, t: int, scratch: Scratch, drive: NDArray[np.int64]) -> int:
     """Add to ``drive`` what projection r carries from step t; returns the weights added, counted where they are gathered."""
-    p = plan.pre[r]
-    events = 0
-    convolution = plan.geometry[r, 0] > 0
-    for event in range(scratch.start[p, t], scratch.stop[p, t]):
-        source, payload = scratch.source[event], scratch.payload[event]
-        if convolution:
-            events += _scatter_kernel(plan, r, source, payload, drive)
+    begin, end = scratch.start[plan.pre[r], t], scratch.stop[plan.pre[r], t]
+    source, payload = scratch.source[begin:end], scratch.payload[begin:end]
+    if plan.geometry[r, 0] > 0:
+        return _scatter_kernel(
+            source, payload, plan.geometry[r], plan.first_row[r], plan.pointers, plan.indices, plan.values, drive
+        )
+    return _scatter_rows(source, payload, plan.first_row[r], plan.pointers, plan.indices, plan.values, drive)
+
+
+@njit(cache=True, nogil=True)
+def _scatter_rows(
+    source: NDArray[np.int32],
+    payload: NDArray[np.int32],
+    first_row: int,
+    pointers: NDArray[np.int64],
+    indices: NDArray[np.uint32],
+    values: NDArray[np.int32],
+    drive: NDArray[np.int64],
+) -> int:
+    """Add one row of weights times its payload for each event; returns the weights added."""
+    added = 0
+    for event in range(len(source)):
+        row, factor = first_row + source[event], payload[event]
+        begin, end = pointers[row], pointers[row + 1]
+        added += end - begin
+        if factor == 1:
+            for k in range(begin, end):
+                drive[indices[k]] += values[k]
         else:
-            events += _scatter_row(plan, plan.first_row[r] + source, 0, payload, drive)
-    return events
+            for k in range(begin, end):
+                drive[indices[k]] += np.int64(values[k]) * factor
+    return added
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _scatter_row(plan: Plan, row: int, shift: int, payload: int, drive: NDArray[Any]) -> int:
-    """Add one row of weights times ``payload``, its targets moved by ``shift``; returns the row's length."""
-    begin, end = plan.pointers[row], plan.pointers[row + 1]
-    if payload == 1:
-        for k in range(begin, end):
-            drive[plan.indices[k] + shift] += plan.values[k]
-    else:
-        for k in range(begin, end):
-            drive[plan.indices[k] + shift] += plan.values[k] * payload
-    return end - begin
+@njit(cache=True, nogil=True)
+def _scatter_kernel(
+    source: NDArray[np.int32],
+    payload: NDArray[np.int32],
+    geometry: NDArray[np.int64],
+    first_row: int,
+    pointers: NDArray[np.int64],
+    indices: NDArray[np.uint32],
+    values: NDArray[np.int32],
+    drive: NDArray[np.int64],
+) -> int:
+    """Add the weights that a convolution gives to each event's neuron, borders excluded; returns the weights added."""
+    in_y, in_x, kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, out_y, out_x = geometry
+    added = 0
+    for event in range(len(source)):
+        factor = np.int64(payload[event])
+        channel, position = divmod(np.int64(source[event]), in_y * in_x)
+        y, x = divmod(position, in_x)
+        for dy in range(kernel_y):
+            to_y, off_y = divmod(y + pad_y - dy * dilation_y, stride_y)
+            if off_y != 0 or to_y < 0 or to_y >= out_y:
+                continue
+            for dx in range(kernel_x):
+                to_x, off_x = divmod(x + pad_x - dx * dilation_x, stride_x)
+                if off_x != 0 or to_x < 0 or to_x >= out_x:
+                    continue
+                row = first_row + (channel * kernel_y + dy) * kernel_x + dx
+                begin, end = pointers[row], pointers[row + 1]
+                added += end - begin
+                for k in range(begin, end):
+                    drive[indices[k] + to_y * out_x + to_x] += values[k] * factor
+    return added
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _scatter_kernel(plan: Plan, r: int, source: int, payload: int, drive: NDArray[Any]) -> int:
-    """Add the weights that a convolution gives to one presynaptic neuron, borders excluded; returns their number."""
-    in_y, in_x, kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, out_y, out_x = plan.geometry[r]
-    channel, position = divmod(source, in_y * in_x)
-    y, x = divmod(position, in_x)
-    events = 0
-    for dy in range(kernel_y):
-        to_y, off_y = divmod(y + pad_y - dy * dilation_y, stride_y)
-        if off_y != 0 or to_y < 0 or to_y >= out_y:
-            continue
-        for dx in range(kernel_x):
-            to_x, off_x = divmod(x + pad_x - dx * dilation_x, stride_x)
-            if off_x == 0 and 0 <= to_x < out_x:
-                row = plan.first_row[r] + (channel * kernel_y + dy) * kernel_x + dx
-                events += _scatter_row(plan, row, to_y * out_x + to_x, payload, drive)
-    return events
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _fire(
-    v: NDArray[Any], drive: NDArray[Any], constant: NDArray[Any], threshold: NDArray[Any], zero: bool, fired: NDArray[np.int8]
+    v: NDArray[np.int64],
+    drive: NDArray[np.int64],
+    constant: NDArray[np.int64],
+    threshold: NDArray[np.int64],
+    zero: bool,
+    fired: NDArray[np.int8],
 ) -> None:
     """Update neurons of kind ``if``; without branches, so that the compiler makes it SIMD."""
     for j in range(len(v)):
@@ -275,13 +310,13 @@ def _fire(
         fired[j] = spike
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _fire_signed(
-    v: NDArray[Any],
-    drive: NDArray[Any],
-    constant: NDArray[Any],
-    threshold: NDArray[Any],
-    threshold_neg: NDArray[Any],
+    v: NDArray[np.int64],
+    drive: NDArray[np.int64],
+    constant: NDArray[np.int64],
+    threshold: NDArray[np.int64],
+    threshold_neg: NDArray[np.int64],
     zero: bool,
     net_count: NDArray[np.int32],
     fired: NDArray[np.int8],
@@ -298,7 +333,7 @@ def _fire_signed(
         net_count[j] += fired[j]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _list_spikes(
     fired: NDArray[np.int8], end: int, scratch: Scratch, positive: NDArray[np.int64], negative: NDArray[np.int64]
 ) -> int:

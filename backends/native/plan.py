@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sparsespike.export.connections import Connection, Conv2dConnection
 from sparsespike.export.graph import SpikingGraph
 
@@ -28,11 +29,11 @@ class Plan(NamedTuple):
     """(P,) whether the bias (for the input: the value) comes in every step, or in the first alone."""
     zero_reset: NDArray[np.bool_]
     """(P,) whether a spike sets the membrane to zero."""
-    threshold: NDArray[Any]
-    """(neurons,), as the three below, in the number type of the membranes."""
-    threshold_neg: NDArray[Any]
-    v_init: NDArray[Any]
-    bias: NDArray[Any]
+    threshold: NDArray[np.int64]
+    """(neurons,), as the three below; zero where a kind has none."""
+    threshold_neg: NDArray[np.int64]
+    v_init: NDArray[np.int64]
+    bias: NDArray[np.int64]
     into: NDArray[np.int64]
     """(P + 1,) projections ``into[p]:into[p + 1]`` arrive at population p."""
     pre: NDArray[np.int64]
@@ -49,24 +50,17 @@ class Plan(NamedTuple):
     """Weights."""
 
 
-def lower(graph: SpikingGraph, dtype: type[np.signedinteger[Any]]) -> Plan:
-    """Flatten a graph of the kinds input, if, signed_if and readout.
-
-    Parameters
-    ----------
-    graph : SpikingGraph
-    dtype : int32 or int64
-        Number type of the membranes, which all thresholds, biases and initial membranes must fit.
-    """
+def lower(graph: SpikingGraph) -> Plan:
+    """Flatten a graph of the kinds input, if, signed_if and readout."""
     populations = [graph.population(name) for name in graph.order]
     projections = [projection for name in graph.order for projection in graph.into(name)]
     rows = [_rows(projection.connection) for projection in projections]
     lengths = np.array([len(pointers) for pointers, _, _ in rows])
     synapses = np.array([len(values) for _, _, values in rows])
 
-    def line(field: str) -> NDArray[Any]:
+    def line(field: str) -> NDArray[np.int64]:
         arrays = [getattr(p, field) if getattr(p, field) is not None else np.zeros(p.size, np.int64) for p in populations]
-        return np.concatenate(arrays).astype(dtype)
+        return np.concatenate(arrays)
 
     return Plan(
         kind=np.array([_CODES[p.kind] for p in populations]),

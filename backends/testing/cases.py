@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
 from sparsespike.export.connections import Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Kind, Population, Projection, SpikingGraph
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sparsespike.backends.base import Backend, RunResult, SpikeCounts
 from sparsespike.backends.reference import reference
 from sparsespike.backends.testing.cases import CASES, Case

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+
 from sparsespike.backends.testing.cases import Case
 from sparsespike.export.connections import Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
