@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
 from sparsespike.ann.topology.config import EvolutionConfig
 from sparsespike.ann.topology.pattern import Topology, link_count
 from sparsespike.ann.topology.percolation import active_neurons, check_chain, percolate

@@ -18,6 +18,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sparsespike.ann.topology.pattern import Topology, link_count
 from sparsespike.ann.topology.randomness import draw_seed
 from sparsespike.ann.topology.regrowth import best_valued_links, fill_up, random_links

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sparsespike.ann.topology.pattern import Topology
 from sparsespike.common.errors import ModelError
 

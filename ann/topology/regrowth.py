@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sparsespike.ann.topology.kernel import kernel
 from sparsespike.ann.topology.pattern import Topology
 from sparsespike.ann.topology.randomness import link_bits, uniform_of_bits

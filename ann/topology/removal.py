@@ -19,6 +19,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
 from sparsespike.ann.topology.pattern import Topology
 from sparsespike.ann.topology.randomness import link_uniforms
 from sparsespike.common.errors import ConfigError, ModelError

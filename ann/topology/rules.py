@@ -32,6 +32,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sparsespike.ann.topology.pattern import Topology
 from sparsespike.common.errors import ConfigError
 

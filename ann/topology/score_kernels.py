@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sparsespike.ann.topology.kernel import kernel
 
 Indices = NDArray[np.int32]
@@ -17,7 +18,7 @@ Floats = NDArray[np.float64]
 
 
 @kernel
-def community_of_inputs(
+def input_communities(
     starts: Pointers,
     ends: Pointers,
     indices: Indices,
@@ -25,27 +26,66 @@ def community_of_inputs(
     t_indices: Indices,
     t_table: Floats,
     first: int,
-    columns: int,
-) -> Floats:
-    """Return E^V for candidates v = first .. first + columns - 1, transposed: ``[t, v - first]``, float64[n, columns].
+    begin: int,
+    stop: int,
+    community: Floats,
+) -> None:
+    """Fill ``community[t, v - first]`` with E^V_vt, the factor of input t seen from input v, for t = begin .. stop - 1.
 
-    ``starts[j]:ends[j]`` delimits the links of output j to those inputs. E^V_vt is the factor of input t seen from
-    input v, 0 where they share no output.
+    ``starts[j]:ends[j]`` delimits the links of output j to the tile's inputs v, which start at ``first``. The factor is
+    0 where t and v share no output.
     """
-    inputs = len(t_indptr) - 1
-    community = np.zeros((inputs, columns), dtype=np.float64)
+    columns = community.shape[1]
     common = np.zeros(columns, dtype=np.int32)
-    for t in range(inputs):
+    for t in range(begin, stop):
         for link in range(t_indptr[t], t_indptr[t + 1]):
             j = t_indices[link]
             for position in range(starts[j], ends[j]):
                 common[indices[position] - first] += 1
         table_of_t = t_indptr[t] - 1
         for v in range(columns):
-            if common[v] > 0:
-                community[t, v] = t_table[table_of_t + common[v]]
-                common[v] = 0
-    return community
+            community[t, v] = t_table[table_of_t + common[v]] if common[v] > 0 else 0.0
+            common[v] = 0
+
+
+@kernel
+def output_communities(
+    indptr: Pointers, indices: Indices, t_indptr: Pointers, t_indices: Indices, table: Floats, row: int, community: Floats
+) -> None:
+    """Fill ``community[j, u - row]`` with E^U_uj, the factor of output j seen from output u, for a block of outputs u."""
+    outputs = len(indptr) - 1
+    common = np.zeros(outputs, dtype=np.int32)
+    touched = np.empty(outputs, dtype=np.int32)
+    community[:] = 0.0
+    for local in range(community.shape[1]):
+        neighbours = 0
+        for link in range(indptr[row + local], indptr[row + local + 1]):
+            t = indices[link]
+            for position in range(t_indptr[t], t_indptr[t + 1]):
+                j = t_indices[position]
+                if common[j] == 0:
+                    touched[neighbours] = j
+                    neighbours += 1
+                common[j] += 1
+        for index in range(neighbours):
+            j = touched[index]
+            community[j, local] = table[indptr[j] + common[j] - 1]
+            common[j] = 0
+
+
+@kernel
+def _add_rows(matrix: Floats, chosen: Indices, total: Floats) -> None:
+    """Add the chosen rows of ``matrix`` to ``total``, four at a time to spare memory traffic."""
+    columns = total.size
+    whole = chosen.size - chosen.size % 4
+    for at in range(0, whole, 4):
+        a, b, c, d = matrix[chosen[at]], matrix[chosen[at + 1]], matrix[chosen[at + 2]], matrix[chosen[at + 3]]
+        for k in range(columns):
+            total[k] += (a[k] + b[k]) + (c[k] + d[k])
+    for at in range(whole, chosen.size):
+        a = matrix[chosen[at]]
+        for k in range(columns):
+            total[k] += a[k]
 
 
 @kernel
@@ -56,70 +96,59 @@ def node_scores(
     indices: Indices,
     t_indptr: Pointers,
     t_indices: Indices,
-    table: Floats,
-    community: Floats,
+    of_outputs: Floats,
+    of_inputs: Floats,
     first: int,
     row: int,
     scores: Floats,
 ) -> None:
     """Fill ``scores[rows, columns]`` for outputs from ``row`` and inputs from ``first`` on: sum_j E^U_uj + sum_t E^V_vt.
 
-    ``community`` is the result of :func:`community_of_inputs` for these inputs.
+    Both sums add whole rows of the communities: those of u's inputs t, and, transposed, those of v's outputs j.
+    ``of_outputs`` and ``of_inputs`` come from :func:`output_communities` and :func:`input_communities`.
     """
-    outputs = len(indptr) - 1
-    columns = scores.shape[1]
-    common = np.zeros(outputs, dtype=np.int32)
-    touched = np.empty(outputs, dtype=np.int32)
-    for local in range(scores.shape[0]):
+    rows, columns = scores.shape
+    scores[:] = 0.0
+    for local in range(rows):
         u = row + local
-        of_u = scores[local]
-        of_u[:] = 0.0
-        neighbours = 0
-        for link in range(indptr[u], indptr[u + 1]):
-            t = indices[link]
-            of_t = community[t]
-            for v in range(columns):
-                of_u[v] += of_t[v]
-            for position in range(t_indptr[t], t_indptr[t + 1]):
-                j = t_indices[position]
-                if common[j] == 0:
-                    touched[neighbours] = j
-                    neighbours += 1
-                common[j] += 1
-        for index in range(neighbours):
-            j = touched[index]
-            factor_of_j = table[indptr[j] + common[j] - 1]
-            common[j] = 0
-            for position in range(starts[j], ends[j]):
-                of_u[indices[position] - first] += factor_of_j
-        for position in range(starts[u], ends[u]):
-            of_u[indices[position] - first] = 0.0
+        _add_rows(of_inputs, indices[indptr[u] : indptr[u + 1]], scores[local])
+    strip = 8  # columns at a time, a cache line of scores
+    totals = np.empty((strip, rows), dtype=np.float64)
+    for begin in range(0, columns, strip):
+        width = min(strip, columns - begin)
+        totals[:] = 0.0
+        for k in range(width):
+            v = first + begin + k
+            _add_rows(of_outputs, t_indices[t_indptr[v] : t_indptr[v + 1]], totals[k])
+        for local in range(rows):
+            for k in range(width):
+                scores[local, begin + k] += totals[k, local]
+    for local in range(rows):
+        for position in range(starts[row + local], ends[row + local]):
+            scores[local, indices[position] - first] = 0.0
 
 
 @kernel
 def path_scores(
     indptr: Pointers,
-    starts: Pointers,
-    ends: Pointers,
     indices: Indices,
     t_indptr: Pointers,
     t_indices: Indices,
     table: Floats,
     t_table: Floats,
     quantum: float,
-    first: int,
     row: int,
     scores: Floats,
 ) -> None:
-    """Fill ``scores[rows, columns]`` for outputs from ``row`` and inputs from ``first`` on: sum_t round(G_vt sum_j G_uj)."""
+    """Fill ``scores[rows, n]`` for outputs from ``row`` on: sum over t of round(G_vt sum_j G_uj)."""
     outputs = len(indptr) - 1
-    columns = scores.shape[1]
+    inputs = scores.shape[1]
     common = np.zeros(outputs, dtype=np.int32)
     touched = np.empty(outputs, dtype=np.int32)
     factor_of = np.zeros(outputs, dtype=np.float64)
-    through_t = np.zeros(columns, dtype=np.float64)
-    shared = np.zeros(columns, dtype=np.int32)
-    reached = np.empty(columns, dtype=np.int32)
+    through_t = np.zeros(inputs, dtype=np.float64)
+    shared = np.zeros(inputs, dtype=np.int32)
+    reached = np.empty(inputs, dtype=np.int32)
     for local in range(scores.shape[0]):
         u = row + local
         of_u = scores[local]
@@ -142,8 +171,8 @@ def path_scores(
             candidates = 0
             for position in range(t_indptr[t], t_indptr[t + 1]):
                 j = t_indices[position]
-                for end in range(starts[j], ends[j]):
-                    v = indices[end] - first
+                for end in range(indptr[j], indptr[j + 1]):
+                    v = indices[end]
                     if shared[v] == 0:
                         reached[candidates] = v
                         candidates += 1
@@ -155,5 +184,5 @@ def path_scores(
                 of_u[v] += np.rint(through_t[v] * t_table[table_of_t + shared[v]] / quantum) * quantum
                 through_t[v] = 0.0
                 shared[v] = 0
-        for position in range(starts[u], ends[u]):
-            of_u[indices[position] - first] = 0.0
+        for link in range(indptr[u], indptr[u + 1]):
+            of_u[indices[link]] = 0.0

@@ -10,31 +10,22 @@ The default takes the sparse one up to the density at which matrix products win.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from sparsespike.ann.topology.kernel import available_cores, in_threads
+
+from sparsespike.ann.topology.kernel import available_cores
 from sparsespike.ann.topology.pattern import Topology
-from sparsespike.ann.topology.rules import Rule, factor, factor_table, is_path_rule, quantum_bits
-from sparsespike.ann.topology.score_kernels import community_of_inputs, node_scores, path_scores
+from sparsespike.ann.topology.rules import Rule, factor, is_path_rule, quantum_bits
 from sparsespike.ann.topology.selection import Heap, best_links
+from sparsespike.ann.topology.sparse_scores import visit_blocks
 from sparsespike.common.errors import ConfigError
 
 Method = Literal["auto", "sparse", "dense"]
 
-DENSE_FROM = 0.02
-"""Density of a layer from which matrix products score the node rules faster than the row kernel."""
-
-TILE_NUMBERS = 2**21
-"""Numbers in the tile of E^V that the node kernel keeps: 16 MiB, about a last-level cache."""
-
-BLOCK_ROWS = 64
-"""Outputs scored between two offers: a block of scores stays in the second-level cache."""
+DENSE_FROM = 0.1
+"""Density of a layer from which matrix products score the node rules as fast as the row kernels do."""
 
 
 def score_matrix(topology: Topology, rule: Rule, method: Method = "auto") -> NDArray[np.float64]:
@@ -56,14 +47,12 @@ def score_matrix(topology: Topology, rule: Rule, method: Method = "auto") -> NDA
     """
     if resolve_method(topology, rule, method) == "dense":
         return _dense_scores(topology, rule)
-    layer = _Layer.of(topology, rule)
     scores = np.empty(topology.shape, dtype=np.float64)
 
-    def fill(columns: tuple[int, int]) -> None:
-        for row, block in layer.blocks(*columns):
-            scores[row : row + len(block), columns[0] : columns[1]] = block
+    def store(worker: int, row: int, column: int, block: NDArray[np.float64]) -> None:
+        scores[row : row + block.shape[0], column : column + block.shape[1]] = block
 
-    in_threads(fill, layer.tiles())
+    visit_blocks(topology, rule, available_cores(), store)
     return scores
 
 
@@ -104,15 +93,13 @@ def best_scored_links(
         heap.offer(_dense_scores(topology, rule), 0, 0, inputs, seed, sampled=sampled)
         return best_links([heap], count)
 
-    layer = _Layer.of(topology, rule)
+    heaps = [Heap(count) for _ in range(available_cores())]
 
-    def choose(columns: tuple[int, int]) -> Heap:
-        heap = Heap(count)
-        for row, block in layer.blocks(*columns):
-            heap.offer(block, row, columns[0], inputs, seed, sampled=sampled)
-        return heap
+    def offer(worker: int, row: int, column: int, block: NDArray[np.float64]) -> None:
+        heaps[worker].offer(block, row, column, inputs, seed, sampled=sampled)
 
-    return best_links(in_threads(choose, layer.tiles()), count)
+    visit_blocks(topology, rule, len(heaps), offer)
+    return best_links(heaps, count)
 
 
 def resolve_method(topology: Topology, rule: Rule, method: Method) -> Literal["sparse", "dense"]:
@@ -122,62 +109,6 @@ def resolve_method(topology: Topology, rule: Rule, method: Method) -> Literal["s
     if method != "auto":
         return method
     return "dense" if topology.density >= DENSE_FROM and not is_path_rule(rule) else "sparse"
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """A layer ready for the row kernels: pattern, transposed pattern and the table of factors of each."""
-
-    topology: Topology
-    transposed: Topology
-    rule: Rule
-    quantum: float
-    table: NDArray[np.float64]
-    transposed_table: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, topology: Topology, rule: Rule) -> _Layer:
-        bits = quantum_bits(topology, rule)
-        transposed = topology.transpose()
-        return cls(
-            topology,
-            transposed,
-            rule,
-            2.0**-bits,
-            factor_table(topology, rule, bits),
-            factor_table(transposed, rule, bits),
-        )
-
-    def tiles(self) -> list[tuple[int, int]]:
-        """Split the inputs into ranges of equal width, a multiple of the number of cores."""
-        inputs = self.topology.shape[1]
-        cores = available_cores()
-        parts = cores * max(1, math.ceil(inputs * inputs / (TILE_NUMBERS * cores)))
-        bounds = np.unique(np.linspace(0, inputs, min(parts, inputs) + 1).astype(int)).tolist()
-        return list(pairwise(bounds))
-
-    def blocks(self, first: int, last: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
-        """Yield (first output, scores[rows, last - first]) for blocks of outputs; the array is reused by the next."""
-        topology, transposed = self.topology, self.transposed
-        outputs, inputs = topology.shape
-        links = topology.links
-        row_ids = np.arange(outputs, dtype=np.int64) * inputs
-        starts, ends = np.searchsorted(links, row_ids + first), np.searchsorted(links, row_ids + last)
-        forward = (topology.indptr, starts, ends, topology.indices, transposed.indptr, transposed.indices, self.table)
-        scores = np.empty((BLOCK_ROWS, last - first), dtype=np.float64)
-        if is_path_rule(self.rule):
-            for row in range(0, outputs, BLOCK_ROWS):
-                block = scores[: outputs - row]
-                path_scores(*forward, self.transposed_table, self.quantum, first, row, block)
-                yield row, block
-            return
-        community = community_of_inputs(
-            starts, ends, topology.indices, transposed.indptr, transposed.indices, self.transposed_table, first, last - first
-        )
-        for row in range(0, outputs, BLOCK_ROWS):
-            block = scores[: outputs - row]
-            node_scores(*forward, community, first, row, block)
-            yield row, block
 
 
 def _dense_scores(topology: Topology, rule: Rule) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sparsespike.ann.topology.kernel import kernel
 from sparsespike.ann.topology.randomness import link_bits, uniform_of_bits
 
@@ -143,20 +144,25 @@ def _offer_block(
     full = link.size
     if full == 0:
         return 0
+    columns = scores.shape[1]
+    promising = np.empty(columns, dtype=np.bool_)
     for local_row in range(scores.shape[0]):
+        of_row = scores[local_row]
         first_link = (row + local_row) * inputs + column
-        for local_column in range(scores.shape[1]):
-            score = scores[local_row, local_column]
-            if score <= 0.0:
-                continue
-            candidate = first_link + local_column
-            if sampled:
-                bits = link_bits(seed, candidate)
-                # E >= u for E = -log(1 - u): most candidates fail on u alone, without a logarithm. The margin covers
-                # rounding, so that this test never turns away a link that the exact comparison would take.
-                if size == full and uniform_of_bits(bits) > primary[0] * score * (1.0 + 1e-9):
-                    continue
-                size = push(primary, tie, link, size, exponential_of_bits(bits) / score, bits, candidate)
-            elif size < full or -score <= primary[0]:
-                size = push(primary, tie, link, size, -score, link_bits(seed, candidate), candidate)
+        # First, without branches, which candidates may enter; then those exactly.
+        if sampled:
+            # E >= u for E = -log(1 - u), so u alone rules most out. The margin covers rounding: this test never turns
+            # away a candidate that the exact comparison would take.
+            limit = primary[0] * (1.0 + 1e-9) if size == full else math.inf
+            for k in range(columns):
+                promising[k] = uniform_of_bits(link_bits(seed, first_link + k)) <= limit * of_row[k]
+        else:
+            limit = -primary[0] if size == full else 0.0
+            for k in range(columns):
+                promising[k] = of_row[k] >= limit
+        for k in range(columns):
+            if promising[k] and of_row[k] > 0.0:
+                bits = link_bits(seed, first_link + k)
+                key = exponential_of_bits(bits) / of_row[k] if sampled else -of_row[k]
+                size = push(primary, tie, link, size, key, bits, first_link + k)
     return size
