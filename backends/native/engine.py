@@ -13,14 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsespike.backends.base import Counting, InputMode, RunResult, SpikeCounts, prepare, updates
-from sparsespike.backends.native.kernel import Outputs, make_scratch, simulate
+from sparsespike.backends.native.arrays import Outputs, make_scratch
+from sparsespike.backends.native.kernel import simulate
 from sparsespike.backends.native.plan import Plan, lower
 from sparsespike.common.errors import BackendError, MembraneOverflowError
 from sparsespike.export.bounds import bounds
 from sparsespike.export.graph import Key, SpikingGraph
 
-CHECKED_LIMIT = 2**62
-"""Where int64 is not proven wide enough, membranes are checked against this at each step: one more step cannot wrap."""
+MEMBRANE_LIMIT = 2**62
+"""Where int64 is not proven wide enough, membranes are held below this, at each step."""
+CURRENT_LIMIT = 2**61
+"""Currents are always below this: with a bias below 2^53, a membrane that held the limit cannot wrap in the next step."""
 _CHUNK = 32  # images that a thread takes at a time
 
 
@@ -47,22 +50,17 @@ class NativeBackend:
 
     def check(self, graph: SpikingGraph) -> list[str]:
         """Reasons why this backend cannot run the graph; empty if it can."""
-        reasons = [
-            f"population {p.name!r} is of kind 'aec', expected one of input, if, signed_if, readout"
-            for p in graph.populations
-            if p.kind == "aec"
+        kinds = [
+            f"population {population.name!r} is of kind 'aec', expected one of input, if, signed_if, readout"
+            for population in graph.populations
+            if population.kind == "aec"
         ]
-        if reasons:
-            return reasons
-        for name, bound in bounds(graph, steps=1).items():
-            population = graph.population(name)
-            largest = max(bound.current + _largest(population.bias), _largest(population.v_init))
-            if largest >= CHECKED_LIMIT:
-                reasons.append(
-                    f"a current, bias or initial membrane of population {name!r} can reach {largest}, expected less than 2^62; "
-                    "scale its weights, thresholds, bias and initial membrane down together"
-                )
-        return reasons
+        return kinds or [
+            f"the current of population {name!r} can reach {bound.current}, expected less than 2^61; "
+            "scale its weights, thresholds, bias and initial membrane down together"
+            for name, bound in bounds(graph, steps=1).items()
+            if bound.current >= CURRENT_LIMIT
+        ]
 
     def run(
         self,
@@ -98,7 +96,7 @@ class NativeBackend:
         began = time.perf_counter()
         values = prepare(self, graph, inputs, steps, record, input)
         plan = lower(graph)
-        limit = 0 if _is_proven(graph, steps) else CHECKED_LIMIT - 1
+        limit = 0 if _is_proven(graph, steps) else MEMBRANE_LIMIT - 1
         offsets = _raster_offsets(graph, record)
         out = _allocate(graph, plan, len(values), steps, sum(graph.population(name).size for name in set(record)))
         built = time.perf_counter()
@@ -121,10 +119,6 @@ class NativeBackend:
 def _processors() -> int:
     """Processors that this process may use, where the system tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _largest(values: NDArray[np.int64]) -> int:
-    return max(int(values.max()), -int(values.min()))
 
 
 def _is_proven(graph: SpikingGraph, steps: int) -> bool:
