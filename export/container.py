@@ -219,4 +219,5 @@ def _walk(parsed: Any) -> Iterator[tuple[Any, int]]:
 
 def shorten(value: Any) -> str:
     """A value for an error message, cut to a readable length."""
-    return reprlib.repr(value)
+    text = reprlib.repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -160,7 +160,9 @@ def _load(path: Path) -> SpikingGraph:
     container = read_container(path)
     text = container.metadata.get(METADATA_KEY)
     if text is None:
-        raise GraphError(f"header, __metadata__: found no key {METADATA_KEY!r}; this is a safetensors file, but not a graph file")
+        raise GraphError(
+            f"header, __metadata__: expected a key {METADATA_KEY!r}, found none; this is a safetensors file but not a graph"
+        )
     header = check_header(parse_json(text, f"metadata {METADATA_KEY!r}"))
     _check_names(header, container)
     _check_checksum(text, container)
@@ -199,7 +201,7 @@ def _check_names(header: GraphHeader, container: Container) -> None:
     superfluous = sorted(set(container.entries) - set(expected))
     if superfluous:
         raise GraphError(
-            f"tensor {shorten(superfluous[0])}: superfluous, the description does not call for it; {len(superfluous)} tensors are"
+            f"tensor {shorten(superfluous[0])}: superfluous, expected {len(expected)} tensors, found {len(container.entries)}"
         )
     for name, dtype in expected.items():
         if container.entries[name].dtype != dtype:
@@ -243,7 +245,9 @@ def _projection(header: ProjectionHeader, shapes: Mapping[str, tuple[int, ...]],
     prefix = f"projection/{header.pre}/{header.post}"
     for end in (header.pre, header.post):
         if end not in shapes:
-            raise GraphError(f"projection {header.pre!r} -> {header.post!r}: population {end!r} is not in the description")
+            raise GraphError(
+                f"projection {header.pre!r} -> {header.post!r}: found no population {end!r}, expected one in the description"
+            )
     try:
         return Projection(header.pre, header.post, _connection(header, prefix, shapes, container))
     except GraphError as error:

@@ -74,8 +74,12 @@ def check_header(fields: Any) -> GraphHeader:
     GraphError
         For the first field that is missing, unknown or wrong, naming it, what was found and what was expected.
     """
-    version = fields.get("format_version") if isinstance(fields, dict) else None
-    if type(version) is int and version > FORMAT_VERSION:
+    if not isinstance(fields, dict):
+        raise GraphError(f"description: found {shorten(fields)}, expected a JSON object")
+    version = fields.get("format_version")
+    if type(version) is not int:  # JSON's true and 1.0 would pass for 1
+        raise GraphError(f"format_version: found {shorten(version)}, expected the integer {FORMAT_VERSION}")
+    if version > FORMAT_VERSION:
         raise GraphError(
             f"format_version: found {shorten(version)}, expected at most {FORMAT_VERSION}; the file was written by a newer "
             "sparsespike: upgrade with pip install --upgrade sparsespike"
@@ -84,5 +88,6 @@ def check_header(fields: Any) -> GraphHeader:
         return GraphHeader.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "description"
-        raise GraphError(f"{field}: found {shorten(first['input'])}, expected otherwise ({first['msg']})") from error
+        field = ".".join(str(part) for part in first["loc"])
+        found = "nothing" if first["type"] == "missing" else shorten(first["input"])
+        raise GraphError(f"{field}: found {found}, expected otherwise ({first['msg']})") from error
