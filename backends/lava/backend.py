@@ -1,0 +1,210 @@
+"""The Lava backend: jobs out, results in."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsespike.backends.base import Counting, InputMode, RunResult, SpikeCounts, prepare, updates
+from sparsespike.backends.lava.environment import lava_version
+from sparsespike.backends.lava.job import CURRENT, Job, describe, load_arrays
+from sparsespike.backends.lava.session import Session
+from sparsespike.backends.lava.worker import RESULT_FILE
+from sparsespike.common.errors import BackendError, MembraneOverflowError, SparseSpikeError
+from sparsespike.export.bounds import bounds
+from sparsespike.export.graph import Key, SpikingGraph
+
+SYNAPSE_LIMIT = 10**8
+"""Synapses of a graph, convolutions expanded, that the worker holds: 12 bytes each."""
+EXACT = 2**53
+"""Below it, sums of integers are exact in float64, in any order."""
+KINDS = ("input", "if", "signed_if", "readout")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Run:
+    """The arguments of one ``LavaBackend.run``, for ``run_many``."""
+
+    graph: SpikingGraph
+    inputs: NDArray[Any]
+    steps: int
+    record: Collection[str] = ()
+    input: InputMode = "events"
+
+
+class LavaBackend:
+    """Runs graphs in Lava's process runtime, in floating point, one Lava process per population and per projection.
+
+    Parameters
+    ----------
+    time_limit : float or None
+        Seconds for one ``run`` or ``run_many``, start of the worker included.
+    python : str
+        Interpreter of the worker: one that has lava-nc and this package. Lava needs Python 3.10, the caller does not.
+    """
+
+    name = "lava"
+
+    def __init__(self, *, time_limit: float | None = 600.0, python: str = sys.executable) -> None:
+        self.time_limit = time_limit
+        self.python = python
+
+    def check(self, graph: SpikingGraph) -> list[str]:
+        """Reasons why Lava cannot run the graph; empty if it can."""
+        reasons = []
+        if sys.platform != "linux":
+            reasons.append(f"it is supervised through Linux's process and shared-memory files, and this is {sys.platform!r}")
+        try:
+            lava_version(self.python)
+        except SparseSpikeError as error:
+            reasons.append(str(error))
+        reasons += [
+            f"population {population.name!r} is of kind {population.kind!r}, expected one of {', '.join(KINDS)}"
+            for population in graph.populations
+            if population.kind not in KINDS
+        ]
+        if graph.nnz > SYNAPSE_LIMIT:
+            reasons.append(
+                f"found {graph.nnz:,} synapses (convolutions expanded), expected at most {SYNAPSE_LIMIT:,}; use backend 'native'"
+            )
+        return reasons
+
+    def run(
+        self,
+        graph: SpikingGraph,
+        inputs: NDArray[Any],
+        steps: int,
+        *,
+        record: Collection[str] = (),
+        input: InputMode = "events",
+    ) -> RunResult:
+        """Run B images for ``steps`` local steps; see ``sparsespike.backends.base.Backend``.
+
+        Raises
+        ------
+        MissingExtraError
+            If the interpreter has no lava-nc.
+        MembraneOverflowError
+            If a membrane is not proven to stay below 2^53.
+        BackendTimeoutError
+            If the run took longer than the time limit. All of it was ended.
+        BackendError
+            If the graph cannot be run here, or something failed in Lava; the message has the traceback from there.
+        GraphError
+            If the inputs do not fit the graph.
+        """
+        return self.run_many([Run(graph=graph, inputs=inputs, steps=steps, record=record, input=input)])[0]
+
+    def run_many(self, runs: Sequence[Run]) -> list[RunResult]:
+        """As ``run``, for several runs in one worker, which starts only once (about a second)."""
+        version = lava_version(self.python)
+        values = [prepare(self, run.graph, run.inputs, run.steps, run.record, run.input) for run in runs]
+        for run in runs:
+            _check_exact(run.graph, run.steps)
+        jobs = (
+            describe(run.graph, value, run.steps, frozenset(run.record), run.input)
+            for run, value in zip(runs, values, strict=True)
+        )
+        outcomes = self.execute(jobs)
+        return [_result(version, *parts) for parts in zip(runs, values, outcomes, strict=True)]
+
+    def execute(self, jobs: Iterable[Job]) -> list[dict[str, NDArray[Any]]]:
+        """Run jobs in one worker and give back its arrays, with ``build_seconds`` and ``run_seconds`` added."""
+        started = time.monotonic()
+        with Session(self.python) as session:
+            folders = []
+            for number, job in enumerate(jobs):
+                folders.append(session.folder / str(number))
+                folders[-1].mkdir()
+                job.write(folders[-1])
+            session.run(self.time_limit)
+            outcomes = [load_arrays(folder / RESULT_FILE) for folder in folders]
+        for outcome in outcomes:
+            outcome["build_seconds"] = outcome["built"] - started
+            outcome["run_seconds"] = outcome["ran"] - outcome["built"]
+            started = float(outcome["ran"])
+        return outcomes
+
+
+def _check_exact(graph: SpikingGraph, steps: int) -> None:
+    for name, bound in bounds(graph, steps).items():
+        # Current and bias are added one after the other: on the way a membrane may be off by the bias.
+        reach = bound.membrane + int(np.abs(graph.population(name).bias).max())
+        if max(reach, bound.current) >= EXACT:
+            raise MembraneOverflowError(
+                f"backend 'lava': the membrane of population {name!r} can reach {reach} in {steps} steps, and float64 is exact "
+                f"below 2^53 = {EXACT}; use fewer steps, or weights of fewer bits"
+            )
+
+
+def _result(version: str, run: Run, values: NDArray[np.int64], outcome: Mapping[str, NDArray[Any]]) -> RunResult:
+    """A RunResult from the arrays of a job; what ran outside Lava is computed here."""
+    graph, images, steps = run.graph, len(values), run.steps
+    source = graph.input
+    inside = run.input == "events"
+    names = [name for name in graph.order if inside or name != source.name]
+    at = {name: f"population/{i}/" for i, name in enumerate(names)}
+    emissions = steps if source.bias_mode == "every_step" else 1
+    spikes, spikes_by_step = {}, {}
+    for name in (source.name, *graph.spiking):
+        if name in at:
+            spikes[name], spikes_by_step[name] = (
+                SpikeCounts(outcome[f"{at[name]}positive{suffix}"], outcome[f"{at[name]}negative{suffix}"])
+                for suffix in ("", "_by_step")
+            )
+        else:
+            signs = [values > 0, values < 0]
+            spikes[name] = SpikeCounts(*(sign.astype(np.int64) * emissions for sign in signs))
+            spikes_by_step[name] = SpikeCounts(*(_gated(np.count_nonzero(sign, axis=1), emissions, steps) for sign in signs))
+    events_by_step: dict[Key, NDArray[np.int64]] = {}
+    counting: dict[Key, Counting] = {}
+    measured = 0
+    for projection in graph.projections:
+        key = projection.key
+        if inside or projection.pre != source.name:
+            counting[key], events_by_step[key] = "measured", outcome[f"projection/{measured}/events_by_step"]
+            _check_counter(key, events_by_step[key], int(outcome[f"projection/{measured}/events"][0]))
+            measured += 1
+        else:
+            nnz = np.full(images, projection.connection.nnz)
+            counting[key], events_by_step[key] = "computed", _gated(nnz, emissions, steps)
+    neuron_updates, bias_additions = updates(graph, images, steps)
+    return RunResult(
+        backend=LavaBackend.name,
+        version=version,
+        dtype=CURRENT.name,
+        steps=steps,
+        readout=outcome[f"{at[graph.readout.name]}readout"],
+        spikes=spikes,
+        spikes_by_step=spikes_by_step,
+        events={key: counts.sum(axis=1) for key, counts in events_by_step.items()},
+        events_by_step=events_by_step,
+        counting=counting,
+        neuron_updates=neuron_updates,
+        bias_additions=bias_additions,
+        messages={name: counts.events.sum(axis=1) for name, counts in spikes.items()},
+        rasters={name: outcome[f"{at[name]}raster"] for name in run.record},
+        wall_seconds={"build": float(outcome["build_seconds"]), "run": float(outcome["run_seconds"])},
+    )
+
+
+def _gated(counts: NDArray[Any], emissions: int, steps: int) -> NDArray[np.int64]:
+    """Counts of shape (B,) at each of the first ``emissions`` steps, zeros after: shape (B, steps)."""
+    by_step = np.zeros((len(counts), steps), np.int64)
+    by_step[:, :emissions] = counts[:, None]
+    return by_step
+
+
+def _check_counter(key: Key, by_step: NDArray[np.int64], total: int) -> None:
+    """The counter Var that Lava gave back against the table that the process wrote."""
+    if total != by_step.sum():
+        raise BackendError(
+            f"backend 'lava': projection {key[0]!r} -> {key[1]!r}: its event counter reads {total}, the sum of its events by "
+            f"image and step is {by_step.sum()}, expected one number; this is a bug, please report it"
+        )

@@ -1,0 +1,60 @@
+"""How anything that goes wrong in the worker reaches the caller: one file in the worker's folder.
+
+Lava itself would swallow an exception in a process model, or wait for ever. So the first failure is written to a file beside the
+job, which is the current folder of the worker and of every process it starts; the supervisor sees it and ends them all.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FAILURE_FILE = "failure.json"
+
+
+def report(where: str, what: str, details: str) -> None:
+    """Write the failure file, whole or not at all; a later failure follows from the first and is dropped.
+
+    Parameters
+    ----------
+    where : str
+        The object that failed, for example ``"population 'hidden'"``.
+    what : str
+        One line.
+    details : str
+        The traceback, or nothing.
+    """
+    handle, name = tempfile.mkstemp(dir=".")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump({"where": where, "what": what, "details": details}, file)
+    try:
+        os.link(name, FAILURE_FILE)
+    except FileExistsError:
+        pass
+    finally:
+        Path(name).unlink()
+
+
+def report_exception(where: str, error: BaseException) -> None:
+    """Write the failure file for an exception that was just caught."""
+    report(where, f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def guarded(run_spk: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Decorate ``run_spk`` of a process model, which has a ``label``, so that its exceptions are reported."""
+
+    @functools.wraps(run_spk)
+    def guard(self: Any) -> None:
+        try:
+            run_spk(self)
+        except Exception as error:
+            report_exception(f"{self.label}, Lava time step {self.time_step}", error)
+            raise
+
+    return guard

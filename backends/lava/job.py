@@ -1,0 +1,179 @@
+"""What the worker is told and what it gives back: plain arrays and JSON in a folder, nothing that can run code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsespike.backends.base import InputMode
+from sparsespike.common.errors import BackendError
+from sparsespike.export.connections import Connection
+from sparsespike.export.graph import SpikingGraph
+
+CHANNEL_SLOTS = 2
+"""Messages that a Lava channel holds. One is enough for a network in lock-step; the second lets a sender go on."""
+CHANNEL_BYTES = 2**25
+"""Shared memory for all channels of a run: beyond it images are run in several blocks, one after the other."""
+EMITTED = np.dtype(np.int32)
+CURRENT = np.dtype(np.float64)
+
+
+@dataclass(frozen=True)
+class PopulationJob:
+    """One population: what is not an array."""
+
+    name: str
+    kind: str
+    size: int
+    depth: int
+    every_step: bool
+    to_zero: bool
+    record: bool
+    injected_every_step: bool
+    """Whether an injected current, if there is one, is added at every local step, or at the first alone."""
+
+
+@dataclass(frozen=True)
+class ProjectionJob:
+    """One projection that runs inside Lava; ``pre`` and ``post`` are positions in the list of populations."""
+
+    pre: int
+    post: int
+    delay: int
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One run of one graph.
+
+    Attributes
+    ----------
+    steps, images, block : int
+        Local steps, images, and how many images run side by side.
+    populations, projections : tuple
+        Those that run inside Lava.
+    arrays : mapping of str to array
+        ``population/<i>/{threshold, threshold_neg, v_init, bias, values, injected}`` and
+        ``projection/<k>/{pointers, indices, values}``.
+    """
+
+    steps: int
+    images: int
+    block: int
+    populations: tuple[PopulationJob, ...]
+    projections: tuple[ProjectionJob, ...]
+    arrays: Mapping[str, NDArray[Any]]
+
+    def write(self, folder: Path) -> None:
+        """Write ``job.json`` and ``job.npz``."""
+        fields = {
+            "steps": self.steps,
+            "images": self.images,
+            "block": self.block,
+            "populations": [asdict(population) for population in self.populations],
+            "projections": [asdict(projection) for projection in self.projections],
+        }
+        (folder / "job.json").write_text(json.dumps(fields), encoding="utf-8")
+        np.savez(folder / "job.npz", **self.arrays)
+
+    @classmethod
+    def read(cls, folder: Path) -> Job:
+        """Read what ``write`` wrote."""
+        fields = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        fields["populations"] = tuple(PopulationJob(**population) for population in fields["populations"])
+        fields["projections"] = tuple(ProjectionJob(**projection) for projection in fields["projections"])
+        return cls(**fields, arrays=load_arrays(folder / "job.npz"))
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an ``.npz`` file; pickled objects are refused."""
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def describe(graph: SpikingGraph, values: NDArray[np.int64], steps: int, record: frozenset[str], input: InputMode) -> Job:
+    """The job that runs ``values``, shape (B, N), through a graph.
+
+    With ``input="current"`` the input population and its projections stay outside: what they would send in one step is computed
+    here and added to the membranes like a bias.
+    """
+    source = graph.input.name
+    names = [name for name in graph.order if input == "events" or name != source]
+    position = {name: i for i, name in enumerate(names)}
+    populations: list[PopulationJob] = []
+    projections: list[ProjectionJob] = []
+    arrays: dict[str, NDArray[Any]] = {}
+    for i, name in enumerate(names):
+        population = graph.population(name)
+        populations.append(
+            PopulationJob(
+                name=name,
+                kind=population.kind,
+                size=population.size,
+                depth=graph.depth[name],
+                every_step=population.bias_mode == "every_step",
+                to_zero=population.reset == "zero",
+                record=name in record,
+                injected_every_step=graph.input.bias_mode == "every_step",
+            )
+        )
+        if name == source:
+            arrays[f"population/{i}/values"] = values.astype(EMITTED)
+            continue
+        for field in ("threshold", "threshold_neg", "v_init", "bias"):
+            if getattr(population, field) is not None:
+                arrays[f"population/{i}/{field}"] = getattr(population, field).astype(CURRENT)
+    for projection in graph.projections:
+        if projection.pre in position:
+            arrays |= synapse_arrays(f"projection/{len(projections)}", projection.connection)
+            ends = position[projection.pre], position[projection.post]
+            projections.append(ProjectionJob(*ends, delay=graph.delay(*projection.key)))
+        else:
+            injected = values @ projection.connection.to_csr().to_scipy()
+            arrays[f"population/{position[projection.post]}/injected"] = np.asarray(injected, CURRENT)
+    return Job(
+        steps=steps,
+        images=len(values),
+        block=block_size(len(values), populations, projections),
+        populations=tuple(populations),
+        projections=tuple(projections),
+        arrays=arrays,
+    )
+
+
+def synapse_arrays(label: str, connection: Connection) -> dict[str, NDArray[Any]]:
+    """The three CSR arrays of a connection, as the worker gathers them, by their names in a job."""
+    csr = connection.to_csr()
+    return {
+        f"{label}/pointers": csr.pointers,
+        f"{label}/indices": csr.indices.astype(np.uint32),
+        f"{label}/values": csr.values.astype(CURRENT),
+    }
+
+
+def block_size(images: int, populations: list[PopulationJob], projections: list[ProjectionJob]) -> int:
+    """How many images to run side by side: as many as the shared memory for messages allows, in blocks of one size.
+
+    Raises
+    ------
+    BackendError
+        If ``/dev/shm`` is too small for one image. (Lava would be killed by a bus error.)
+    """
+    per_image = CHANNEL_SLOTS * sum(
+        EMITTED.itemsize * populations[p.pre].size + CURRENT.itemsize * populations[p.post].size for p in projections
+    )
+    free = shutil.disk_usage("/dev/shm").free
+    if per_image > free // 2:
+        raise BackendError(
+            f"backend 'lava': one image needs {per_image / 2**20:.0f} MiB of shared memory for Lava's messages, and half of what "
+            f"is free in /dev/shm is {free / 2**21:.0f} MiB; enlarge it (docker run --shm-size=1g ...) or use backend 'native'"
+        )
+    largest = min(images, max(1, min(CHANNEL_BYTES, free // 2) // max(per_image, 1)))
+    return -(-images // -(-images // largest))
