@@ -31,6 +31,11 @@ def dot(left: Iterable[int], right: Iterable[int]) -> int:
     return sum(map(mul, left, right))
 
 
+def total(counts: NDArray[np.integer[Any]]) -> int:
+    """Sum over all elements in integers without bound."""
+    return sum(counts.ravel().tolist())
+
+
 def weighted_sum(spikes: NDArray[np.integer[Any]], fan_out: NDArray[np.integer[Any]]) -> int:
     """sum_i s_i d_i, exact.
 
@@ -53,5 +58,5 @@ def covariance_term(spikes: NDArray[np.integer[Any]], fan_out: NDArray[np.intege
     spikes, fan_out : integer arrays, shape (N,), N >= 1
     """
     s, d = spikes.tolist(), fan_out.tolist()
-    n, total_s, total_d = len(s), sum(s), sum(d)
-    return Fraction(dot((n * x - total_s for x in s), (n * y - total_d for y in d)), n * n)
+    n, sum_s, sum_d = len(s), sum(s), sum(d)
+    return Fraction(dot((n * x - sum_s for x in s), (n * y - sum_d for y in d)), n * n)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from sparsespike.backends.base import RunResult
 from sparsespike.common.errors import ConfigError
 from sparsespike.energy.counts import EventCounts, differences
 from sparsespike.energy.entry import Entry
-from sparsespike.energy.exact import Number, covariance_term, exact, weighted_sum
+from sparsespike.energy.exact import Number, covariance_term, exact, total, weighted_sum
 from sparsespike.energy.flops import nominal_flops
 from sparsespike.energy.model import Activity, Energy, EnergyModel, charge
 from sparsespike.energy.rates import Over, averaged_populations
@@ -173,7 +172,7 @@ class Ledger:
         """
         self._require_agreement("MASFR")
         names, neurons = averaged_populations(self.graph, over)
-        spikes = sum(int(self.counts[0].spikes[name].events.sum()) for name in names)
+        spikes = sum(total(self.counts[0].spikes[name].events) for name in names)
         return Fraction(spikes, self.steps * self.images * neurons)
 
     def energy(self, model: EnergyModel | None = None) -> Energy:
@@ -242,7 +241,7 @@ class Ledger:
         for name in self.graph.order:
             population = self.graph.population(name)
             if population.kind != "input":
-                fired = int(counts.spikes[name].events.sum()) if name in self.graph.spiking else 0
+                fired = total(counts.spikes[name].events) if name in self.graph.spiking else 0
                 updates = population.size * self.steps * self.images
                 activities.append(Activity(population=name, updates=updates, messages=fired))
         return Block(entries=entries, energy=charge(entries, activities, model))
@@ -291,8 +290,8 @@ def _entry(graph: SpikingGraph, projection: Projection, same: Sequence[EventCoun
         nnz=projection.connection.nnz,
         nominal=int(nominal),
         ann_flops=flops.get(projection.key, nominal),
-        spikes=int(np.sum(spikes)),
-        post_spikes=int(same[0].spikes[post.name].events.sum()) if post.name in graph.spiking else 0,
+        spikes=total(spikes),
+        post_spikes=total(same[0].spikes[post.name].events) if post.name in graph.spiking else 0,
         computed=weighted_sum(spikes, fan_out),
         covariance=covariance_term(spikes, fan_out),
         measured=events["measured"],

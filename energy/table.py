@@ -1,29 +1,32 @@
 """The ledger as a pandas table; every number's column ends with its unit.
 
-====================================  =================================================================================
-``pre``, ``post``, ``operation``      projection; or population with operation ``update`` or ``message``; or ``total``
-``spikes_of``                         backends that fired these spikes
-``T_steps``, ``images``               steps, and images summed over
-``pre_neurons``, ``synapses``         N and nnz
-``pre_spikes``                        sum of s_i (of the input: emissions of a value that is not zero)
-``LASFR_spikes_per_neuron_step``      Eq. 2
-``<backend>_measured_events``         counted where a weight is added to a membrane
-``<backend>_computed_events``         reported by a backend without counting; the column exists if there are any
-``computed_events``                   sum_i s_i d_i
-``analytic_graph_events``             T LASFR nnz
-``covariance_events``                 N cov(s, d), from s and d
-``<backend>_residual_events``         measured - (analytic_graph + covariance)
-``analytic_paper_events``             Eq. 2-4 on the ANN's layers (the first: T nnz, no rate factor)
-``rate_term_events``                  + zero pixels of the first layer, and input against output rate of the others
-``border_events``                     - taps in the padding that the nominal count charges
-``pool_events``                       + pools composed into the projection; the four lead to ``analytic_graph_events``
-``every_step_MACs``                   first projection: T nnz an image
-``zeros_skipped_MACs``                first projection: without input values of zero
-``once_MACs``                         first projection: nnz an image
-``charged_operations``, ``energy_pJ``  what the switches in the last columns charge
-``profile``, ``counts``,              switches of the energy model, so that a table says how it was made
+================================  ================================================================================
+``pre``, ``post``, ``operation``  projection; or population with operation ``update`` or ``message``; or ``total``
+``spikes_of``                     backends that fired these spikes
+``T_steps``, ``images``           steps, and images summed over
+``pre_neurons``, ``synapses``     N and nnz
+``pre_spikes``                    sum of s_i (of the input: emissions of a value that is not zero)
+``LASFR_spikes_per_neuron_step``  Eq. 2
+``<backend>_measured_events``     counted where a weight is added to a membrane
+``<backend>_computed_events``     reported without counting; the column exists if a backend does so
+``computed_events``               sum_i s_i d_i
+``analytic_graph_events``         T LASFR nnz
+``covariance_events``             N cov(s, d), from s and d
+``<backend>_residual_events``     measured - (analytic_graph + covariance)
+``analytic_paper_events``         Eq. 2-4 on the ANN's layers (the first: T nnz, no rate factor)
+``rate_term_events``              zero pixels of the first layer, and input against output rate of the others
+``border_events``                 taps in the padding that the nominal count charges
+``pool_events``                   what pools composed into the projection add
+``every_step_MACs``               first projection: T nnz an image
+``zeros_skipped_MACs``            first projection: without input values of zero
+``once_MACs``                     first projection: nnz an image
+``charged_operations``            operations that the energy model charges
+``energy_pJ``                     their energy
+``profile``, ``counts``,          switches of the energy model, so that a table says how it was made
 ``rate_of``, ``first_layer``
-====================================  =================================================================================
+================================  ================================================================================
+
+analytic_graph = analytic_paper + rate_term - border + pool.
 """
 
 from __future__ import annotations
