@@ -1,0 +1,5 @@
+"""``python -m sparsespike.cli``."""
+
+from sparsespike.cli.main import main
+
+main()

@@ -1,0 +1,147 @@
+"""``sparsespike doctor``: which backends and extras work here, and what to do about those that do not."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import platform
+import shutil
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from sparsespike.backends.base import RunResult
+from sparsespike.backends.registry import NAMES, get_backend
+from sparsespike.cli.console import err, print_json, print_table
+from sparsespike.common.errors import SparseSpikeError
+from sparsespike.export.connections import CSRConnection
+from sparsespike.export.graph import Population, Projection, SpikingGraph
+
+EXTRAS = {
+    "torch": "train",
+    "torchvision": "train",
+    "sklearn": "train",
+    "brian2": "brian2",
+    "lava.magma": "lava",
+    "matplotlib": "report",
+}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "lava.magma": "lava-nc"}
+STEPS = 8
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    what: str
+    works: bool
+    found: str
+    advice: str = ""
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False) -> None:
+    """Run a small network on every backend, for real, and check the optional packages.
+
+    Exit code 1 if a backend is installed but gives wrong results; a missing extra is advice, not an error.
+
+    Example: sparsespike doctor
+    """
+    findings = [_python(), *(_package(module) for module in EXTRAS), *_torch_kernels(), _compiler()]
+    expected: RunResult | None = None
+    for name in NAMES:
+        with err.status(f"running a small network on {name}"):
+            finding, result = _backend(name, expected)
+        expected = expected or result
+        findings.append(finding)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        rows = [(f.what, "ok" if f.works else "no", f.found, f.advice) for f in findings]
+        print_table(f"sparsespike {importlib.metadata.version('sparsespike')}", ("what", "", "found", "what to do"), rows)
+    if any(finding.found.startswith("wrong") for finding in findings):
+        raise typer.Exit(1)
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    if sys.version_info[:2] == (3, 10):
+        return Finding("python", True, version)
+    return Finding("python", True, version, "Lava 0.10.0 installs on Python 3.10 only; everything else works here")
+
+
+def _package(module: str) -> Finding:
+    extra = EXTRAS[module]
+    name = DISTRIBUTIONS.get(module, module)
+    advice = f"pip install 'sparsespike[{extra}]'" + (" (on Python 3.10)" if extra == "lava" else "")
+    try:
+        # Lava and Brian2 change the whole process when imported: their backends import them where that does no harm.
+        version = importlib.metadata.version(name)
+        if module not in ("lava.magma", "brian2"):
+            importlib.import_module(module)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, False, "not installed", advice)
+    except Exception as error:  # a broken installation can raise anything at import; the report must still be made
+        return Finding(name, False, f"{version}, but its import fails: {error}", f"reinstall: {advice}")
+    return Finding(name, True, version)
+
+
+def _torch_kernels() -> list[Finding]:
+    try:
+        mkl = importlib.import_module("torch.backends.mkl")
+    except ImportError:
+        return []
+    if mkl.is_available():
+        return [Finding("torch sparse kernels", True, "MKL")]
+    return [
+        Finding("torch sparse kernels", True, "torch was built without MKL", "training uses the numba kernels, which need none")
+    ]
+
+
+def _compiler() -> Finding:
+    path = next((found for name in ("g++", "clang++", "c++") if (found := shutil.which(name))), None)
+    if path:
+        return Finding("C++ compiler", True, path)
+    return Finding("C++ compiler", False, "none", "needed by backend brian2-cpp only; Debian, Ubuntu: apt install g++")
+
+
+def _backend(name: str, expected: RunResult | None) -> tuple[Finding, RunResult | None]:
+    """Run the small network; its first result is what the later ones must equal."""
+    graph, inputs = small_network()
+    start = time.perf_counter()
+    try:
+        result = get_backend(name).run(graph, inputs, STEPS, record=graph.spiking)
+    except SparseSpikeError as error:
+        return Finding(f"backend {name}", False, type(error).__name__, str(error)), None
+    seconds = time.perf_counter() - start
+    if expected is not None and not _same(result, expected):
+        return Finding(f"backend {name}", False, f"wrong: differs from {expected.backend}", "please report this"), result
+    return Finding(f"backend {name}", True, f"{result.version}, {result.dtype}, {seconds:.1f} s for the small network"), result
+
+
+def _same(a: RunResult, b: RunResult) -> bool:
+    pairs: list[tuple[Any, Any]] = [(a.readout, b.readout)]
+    pairs += [(a.rasters[name], b.rasters[name]) for name in b.rasters]
+    pairs += [(a.events_by_step[key], b.events_by_step[key]) for key in b.events_by_step]
+    return all(np.array_equal(x, y) for x, y in pairs)
+
+
+def small_network() -> tuple[SpikingGraph, np.ndarray[Any, np.dtype[np.int64]]]:
+    """A fixed 6-5-4-3 network with a skip connection, and 3 images for it."""
+    generator = np.random.default_rng(7)
+    sizes = {"input": 6, "hidden1": 5, "hidden2": 4, "output": 3}
+
+    def connect(pre: str, post: str) -> Projection:
+        return Projection(pre, post, CSRConnection.from_scipy(generator.integers(-3, 6, (sizes[pre], sizes[post]))))
+
+    populations = [
+        Population(name="input", shape=(6,), kind="input", value_range=(0, 9)),
+        Population(name="hidden1", shape=(5,), kind="if", threshold=np.full(5, 24), v_init=np.full(5, 12), bias=np.arange(-2, 3)),
+        Population(name="hidden2", shape=(4,), kind="if", threshold=np.full(4, 4), v_init=np.full(4, 2)),
+        Population(name="output", shape=(3,), kind="readout"),
+    ]
+    pairs = [("input", "hidden1"), ("hidden1", "hidden2"), ("hidden2", "output"), ("hidden1", "output")]
+    return SpikingGraph(populations, [connect(*pair) for pair in pairs]), generator.integers(0, 10, (3, 6))

@@ -1,0 +1,35 @@
+"""The commands, and how their errors end: one message on standard error, exit code 2."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from sparsespike.cli.compare import compare
+from sparsespike.cli.console import err
+from sparsespike.cli.convert import convert
+from sparsespike.cli.demo import demo
+from sparsespike.cli.doctor import doctor
+from sparsespike.cli.inspect import inspect
+from sparsespike.cli.simulate import simulate
+from sparsespike.cli.train import train
+from sparsespike.common.errors import SparseSpikeError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Train sparse, convert to a spiking graph, run it on native, Brian2 and Lava, and reconcile every synaptic event.",
+)
+for command in (train, convert, simulate, compare, inspect, doctor, demo):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app(prog_name="sparsespike")
+    except SparseSpikeError as error:
+        err.print(f"[bold red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
+        sys.exit(2)

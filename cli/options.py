@@ -1,0 +1,77 @@
+"""Options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sparsespike.ann.data import Split, load
+from sparsespike.cli.console import err
+from sparsespike.common.errors import ConfigError, DataError
+from sparsespike.export.graph import SpikingGraph
+
+DEFAULT_STEPS = 32
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="digits, mnist, fashion-mnist, cifar10, cifar100 or imagefolder:PATH. Default: what the graph was trained on."
+    ),
+]
+Images = Annotated[int | None, typer.Option(help="How many test images, from the first. Default: all.", min=1)]
+Steps = Annotated[int, typer.Option(help="Time steps T.", min=1)]
+Backends = Annotated[list[str], typer.Option(help="native, brian2, brian2-cpp or lava; may be given several times.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Download = Annotated[bool, typer.Option("--download", help="Allow torchvision to download the data set.")]
+
+
+@contextmanager
+def counted_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on standard error, driven by ``update(what, done, total)``."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield update
+
+
+def images_for(graph: SpikingGraph, data: str | None, images: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first test images as integers (B, N) and their labels (B,).
+
+    Raises
+    ------
+    ConfigError
+        If no data set is named and the graph does not say which one it was trained on.
+    DataError
+        If the data set does not fit the graph.
+    """
+    name = data or graph.provenance.get("dataset")
+    if not isinstance(name, str):
+        raise ConfigError("the graph does not say which data set it was trained on; name one with --data")
+    with counted_progress() as progress:
+        split = load(name, progress=progress).test
+    if split.images[0].size != graph.input.size:
+        raise DataError(
+            f"data set {name!r} has images of {split.images[0].size} values, the graph's input has {graph.input.size}; "
+            "name the data set that the network was trained on with --data"
+        )
+    return inputs_of(split, images), split.labels[:images]
+
+
+def inputs_of(split: Split, images: int | None) -> NDArray[np.int64]:
+    """The first images of a split, flattened to (B, N) int64."""
+    if images is not None and images > len(split):
+        raise ConfigError(f"--images {images}: the test split has {len(split)}; ask for at most that many")
+    chosen = split.images[:images]
+    return chosen.reshape(len(chosen), -1).astype(np.int64)

@@ -1,0 +1,164 @@
+"""``sparsespike simulate``: run a graph on backends and reconcile their counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args
+
+import numpy as np
+import pandas as pd
+import typer
+from numpy.typing import NDArray
+
+from sparsespike.backends.base import InputMode, RunResult
+from sparsespike.backends.bulk import BulkResult, run_blocks
+from sparsespike.backends.registry import get_backend
+from sparsespike.cli.console import print_json, print_table
+from sparsespike.cli.options import DEFAULT_STEPS, Backends, Data, Images, Json, Steps, counted_progress, images_for
+from sparsespike.cli.results import accuracy_by_step, run_document
+from sparsespike.common.errors import ConfigError
+from sparsespike.common.files import write_text
+from sparsespike.energy.counts import EventCounts
+from sparsespike.energy.ledger import Ledger
+from sparsespike.export.graph import SpikingGraph
+from sparsespike.export.graphfile import load_graph
+
+NATIVE_BLOCK = 512
+
+
+def simulate(
+    graph: Annotated[Path, typer.Argument(help="A graph file (.safetensors).")],
+    backend: Backends = ["native"],  # noqa: B006  # typer copies the default
+    data: Data = None,
+    images: Images = None,
+    steps: Steps = DEFAULT_STEPS,
+    input_mode: Annotated[
+        str,
+        typer.Option(
+            "--input",
+            help="events: the first projection runs inside the backend and is measured; current: computed once an image.",
+        ),
+    ] = "events",
+    results: Annotated[Path | None, typer.Option("--out", help="Write the counts to this JSON file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run test images on one or several backends: accuracy, spikes, and the ledger of synaptic events.
+
+    Exit code 1 if a count does not reconcile.
+
+    Examples:
+
+    sparsespike simulate runs/sparse/graph.safetensors --steps 32
+
+    sparsespike simulate runs/sparse/graph.safetensors --backend native --backend brian2 --backend lava --images 20
+    """
+    network = load_graph(graph)
+    if input_mode not in get_args(InputMode):
+        raise ConfigError(f"--input {input_mode!r}: expected one of {', '.join(get_args(InputMode))}")
+    inputs, labels = images_for(network, data, images)
+    runs = [run_backend(network, name, inputs, steps, cast(InputMode, input_mode)) for name in backend]
+    ledger = ledger_of(network, runs)
+    document = {
+        "graph": str(graph),
+        "reconciled": ledger.reconciled,
+        "runs": [run_document(network, run, labels) for run in runs],
+    }
+    if results:
+        write_text(results, json.dumps(document, indent=1, default=np.ndarray.tolist))
+    if as_json:
+        print_json(document)
+    else:
+        title = f"{graph}: {len(inputs):,} images, T = {steps}"
+        print_runs(title, runs, labels)
+        print_ledger(title, ledger)
+    if not ledger.reconciled:
+        raise typer.Exit(1)
+
+
+def run_backend(graph: SpikingGraph, name: str, inputs: NDArray[np.int64], steps: int, input: InputMode = "events") -> BulkResult:
+    """Run one backend on any number of images, with a progress bar; native in blocks, so that memory stays bounded."""
+    backend = get_backend(name)
+    block = NATIVE_BLOCK if name == "native" else len(inputs)
+    with counted_progress() as progress:
+        done = 0
+
+        def advance(images: int) -> None:
+            nonlocal done
+            done += images
+            progress(f"{name}: images", done, len(inputs))
+
+        progress(f"{name}: images", 0, len(inputs))
+        return run_blocks(backend, graph, inputs, steps, block=block, input=input, progress=advance)
+
+
+def ledger_of(graph: SpikingGraph, runs: Sequence[BulkResult]) -> Ledger:
+    """The ledger of runs, summed over images."""
+    counts = [
+        EventCounts(
+            backend=run.backend,
+            steps=run.steps,
+            images=run.images,
+            spikes=run.spikes,
+            events={key: events.sum(keepdims=True) for key, events in run.events.items()},
+            counting=run.counting,
+        )
+        for run in runs
+    ]
+    return Ledger.from_counts(graph, counts)
+
+
+def print_runs(title: str, runs: Sequence[RunResult | BulkResult], labels: NDArray[np.int64]) -> None:
+    """Accuracy and time of each backend."""
+    marks = [t for t in (1, 2, 4, 8, 16, 32, 64, 128) if t < runs[0].steps] + [runs[0].steps]
+    rows = []
+    for run in runs:
+        accuracy = 100 * accuracy_by_step(run, labels)
+        seconds = [run.wall_seconds.get(phase) for phase in ("build", "run")]
+        rows.append((run.backend, run.version, run.dtype, *(f"{accuracy[t - 1]:.1f}" for t in marks), *seconds))
+    columns = ("backend", "version", "dtype", *(f"acc_% T={t}" for t in marks), "build_s", "run_s")
+    print_table(title, columns, rows)
+
+
+def print_ledger(title: str, ledger: Ledger) -> None:
+    """The ledger of one network: events by backend, analytic, covariance, residual and energy, mean image."""
+    frame = ledger.to_frame(images="mean")
+    columns = [
+        "layer",
+        "spikes",
+        *(f"{b}\nevents" for b in ledger.backends),
+        "analytic\nevents",
+        "covariance\nevents",
+        "residual\nevents",
+        "energy\nnJ",
+    ]
+    rows = []
+    for _, row in frame.iterrows():
+        measured = [_count(row, f"{b}_measured_events", f"{b}_computed_events") for b in ledger.backends]
+        residuals = [row.get(f"{b}_residual_events") for b in ledger.backends]
+        known = [r for r in residuals if not pd.isna(r)]
+        layer = f"{row['pre']} → {row['post']}" if row["post"] else row["pre"]
+        rows.append(
+            (
+                layer,
+                _number(row["pre_spikes"]),
+                *measured,
+                _number(row["analytic_graph_events"]),
+                _number(row["covariance_events"]),
+                _number(max(known, key=abs)) if known else None,
+                _number(row["energy_pJ"] / 1000),
+            )
+        )
+    caption = ledger.describe() + "\n" + ledger.energy().describe() if not ledger.disagreements else ledger.describe()
+    print_table(f"{title}: mean image", columns, rows, caption=caption)
+
+
+def _number(value: Any) -> str | None:
+    return None if value is None or pd.isna(value) else f"{float(value):,.1f}" if value else "0"
+
+
+def _count(row: Any, measured: str, computed: str) -> str | None:
+    if measured in row and not pd.isna(row[measured]):
+        return _number(row[measured])
+    return f"{_number(row[computed])} *" if computed in row and not pd.isna(row[computed]) else None

@@ -1,0 +1,159 @@
+"""``sparsespike train``: train a sparse or dense network into a run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from sparsespike.ann.config import TOPOLOGIES, TrainConfig
+from sparsespike.ann.progress import TrainProgress
+from sparsespike.ann.run_folder import EpochRecord
+from sparsespike.ann.topology import RECIPES
+from sparsespike.cli.console import err, out, print_json, print_table
+from sparsespike.cli.options import Download, Json
+from sparsespike.common.errors import ConfigError
+from sparsespike.common.extras import require
+
+DEFAULT = TrainConfig()
+
+
+def train(
+    out_folder: Annotated[Path, typer.Option("--out", help="Run folder; made if absent.")],
+    data: Annotated[
+        str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, cifar100 or imagefolder:PATH (train/ and test/ inside).")
+    ] = DEFAULT.data,
+    hidden: Annotated[str, typer.Option(help="Widths of the hidden layers, comma-separated.")] = ",".join(
+        map(str, DEFAULT.hidden)
+    ),
+    sparsity: Annotated[
+        float, typer.Option(help="Share of absent links in every layer before the classifier; 0 is dense.")
+    ] = DEFAULT.sparsity,
+    method: Annotated[str, typer.Option(help="How the topology evolves: " + ", ".join(RECIPES) + ".")] = DEFAULT.method,
+    topology: Annotated[str, typer.Option(help="Initial links: " + ", ".join(TOPOLOGIES) + ".")] = DEFAULT.topology,
+    activation: Annotated[str, typer.Option(help="qcfs (can be converted to spikes) or relu.")] = "qcfs",
+    levels: Annotated[int, typer.Option(help="Quantisation levels L of QCFS.")] = DEFAULT.levels,
+    epochs: Annotated[int, typer.Option()] = DEFAULT.epochs,
+    batch: Annotated[int, typer.Option(help="Images a step.")] = DEFAULT.batch,
+    lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = DEFAULT.lr,
+    lr_final: Annotated[float, typer.Option(help="Learning rate at the end.")] = DEFAULT.lr_final,
+    evolution: Annotated[
+        list[str],
+        typer.Option(help="A setting of the method to change, as NAME=VALUE, such as zeta=0.2; may be given several times."),
+    ] = [],  # noqa: B006  # typer copies the default
+    augment: Annotated[str, typer.Option(help="none, crop or crop-flip.")] = DEFAULT.augment,
+    validation: Annotated[float, typer.Option(help="Share of the training images held out to choose the epoch.")] = (
+        DEFAULT.validation
+    ),
+    seed: Annotated[int, typer.Option()] = DEFAULT.seed,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, if it holds one.")] = False,
+    download: Download = False,
+    as_json: Json = False,
+) -> None:
+    """Train a network. A checkpoint is written after every epoch; a run that was stopped goes on with --resume.
+
+    Examples:
+
+    sparsespike train --out runs/sparse --epochs 30
+
+    sparsespike train --out runs/dense --epochs 30 --sparsity 0
+
+    sparsespike train --out runs/cifar --data imagefolder:cifar10 --hidden 3072,3072,3072 --augment crop-flip --epochs 5
+    """
+    require("torch", extra="train")
+    from sparsespike.ann.train import TrainingInterrupted
+    from sparsespike.ann.train import train as run_training
+
+    config = TrainConfig(
+        data=data,
+        hidden=_widths(hidden),
+        sparsity=sparsity,
+        method=method,
+        topology=topology,
+        activation=activation,
+        levels=levels,
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        lr_final=lr_final,
+        evolution=_settings(evolution),
+        augment=augment,
+        validation=validation,
+        seed=seed,
+    )
+    try:
+        with TrainingBars() as bars:
+            result = run_training(config, out_folder, resume=resume, download=download, progress=bars)
+    except TrainingInterrupted as interrupt:
+        err.print(f"{interrupt}: the same command with --resume", highlight=False, markup=False)
+        raise typer.Exit(130) from interrupt
+    summary = json.loads((result.folder / "summary.json").read_text(encoding="utf-8"))
+    if as_json:
+        print_json(summary)
+    else:
+        print_table(f"Trained: {out_folder}", ("what", "value"), [(name, v) for name, v in summary.items() if name != "config"])
+        out.print(f"Next: sparsespike convert {out_folder}")
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(width) for width in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--hidden {text!r}: expected whole numbers with commas between, such as 1024,1024,1024") from None
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--evolution {pair!r}: expected NAME=VALUE, such as zeta=0.2")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
+
+
+class TrainingBars(TrainProgress):
+    """Progress bars of a training run: epochs with the validation accuracy and sparsity, steps with the loss."""
+
+    def __init__(self, title: str = "training") -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bars = Progress(*columns, console=err, transient=True)
+        self._title = title
+        self._tasks: dict[str, TaskID] = {}
+        self._steps = 0
+
+    def __enter__(self) -> TrainingBars:
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bars.stop()
+
+    def _show(self, name: str, **fields: Any) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=None)
+        self._bars.update(self._tasks[name], **fields)
+
+    def on_data(self, what: str, done: int, total: int) -> None:
+        self._show(what, completed=done, total=total)
+
+    def on_start(self, config: TrainConfig, steps: int, epoch: int) -> None:
+        self._steps = steps
+        self._show(self._title, completed=epoch, total=config.epochs)
+
+    def on_step(self, step: int, loss: float) -> None:
+        self._show("epoch", completed=step, total=self._steps, description=f"  loss {loss:.3f}")
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        accuracy = (
+            record.train_accuracy if record.validation_accuracy != record.validation_accuracy else record.validation_accuracy
+        )
+        text = f"{self._title}: accuracy {accuracy:.2%}, sparsity {record.sparsity:.1%}, active neurons {record.anp:.0%}"
+        self._show(self._title, completed=record.epoch, description=text)
