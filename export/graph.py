@@ -11,6 +11,7 @@ unit delays; a projection's delay there is ``depth(post) - depth(pre)``.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -207,7 +208,7 @@ class SpikingGraph:
         array = np.asarray(inputs)
         if array.dtype.kind not in "iu":
             raise GraphError(f"inputs: found dtype {array.dtype}, expected integers (pixels or quantised features)")
-        flat = array.reshape(len(array), -1) if array.ndim > 1 else array
+        flat = array.reshape(len(array), math.prod(array.shape[1:])) if array.ndim > 1 else array
         if flat.ndim != 2 or flat.shape[1] != self.input.size:
             raise GraphError(
                 f"inputs: found shape {array.shape}, expected (images, {self.input.size}) or (images, *{self.input.shape})"

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
+import torch
+from sklearn.datasets import load_digits
 
+from sparsespike.ann.encoding import Encoding
+from sparsespike.ann.models import MLP, MLPSpec
+from sparsespike.ann.topology import er
 from sparsespike.export.connections import Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
 
@@ -63,3 +71,36 @@ def _checkered(n_pre: int, n_post: int) -> np.ndarray:
     """Weights of both signs with a regular pattern of absent synapses."""
     weights = np.arange(n_pre * n_post).reshape(n_pre, n_post) % 11 - 5
     return np.where(np.add.outer(np.arange(n_pre), np.arange(n_post)) % 3 == 0, 0, weights)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A small sparse network with QCFS activations, trained on the handwritten digits of scikit-learn."""
+
+    model: MLP
+    encoding: Encoding
+    pixels: np.ndarray
+    """Test images, shape (B, 64), 0..16."""
+    labels: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def trained() -> Trained:
+    digits = load_digits()
+    pixels, labels = digits.data.astype(np.int64), digits.target
+    train = slice(0, 1200)
+    encoding = Encoding.fit(pixels[train].astype(np.uint8).reshape(-1, 1, 8, 8), (0, 16))
+    generator = np.random.default_rng(3)
+    widths = (64, 96, 96, 96, 10)
+    topologies = [er((m, n), 0.95, generator) for n, m in itertools.pairwise(widths[:-1])]
+    model = MLP(MLPSpec(widths, sparse=True, activation="qcfs", levels=8, lam=2.0), topologies)
+    model.reset_parameters(generator)
+    x = torch.from_numpy(encoding.table()[0][pixels])
+    y = torch.from_numpy(labels)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(12):
+        for batch in np.array_split(generator.permutation(1200), 20):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
+            optimizer.step()
+    return Trained(model.eval(), encoding, pixels[1200:], labels[1200:])
