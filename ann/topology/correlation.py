@@ -60,6 +60,6 @@ def feature_correlation(chunks: Iterable[ArrayLike]) -> NDArray[np.float64]:
     variance = covariance.diagonal().copy()
     varies = variance > 0.0
     scale = np.where(varies, 1.0 / np.sqrt(np.where(varies, variance, 1.0)), 0.0)
-    correlation = np.abs(covariance * scale[:, None] * scale[None, :])
+    correlation = np.abs(covariance * np.outer(scale, scale))
     np.fill_diagonal(correlation, 0.0)
     return np.asarray(np.minimum(correlation, 1.0))

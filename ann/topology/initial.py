@@ -121,8 +121,8 @@ def brf(shape: tuple[int, int], sparsity: float, generator: np.random.Generator,
         offset = np.abs(np.arange(long) - node * (long // short))
         distance = np.minimum(offset, long - offset)
         noise = generator.exponential(size=long)
-        # Sampling without replacement: the smallest E / p. At r = 0 the nearest, ties broken by the noise.
-        key = np.log(noise) + (1.0 - r) / r * np.log1p(distance) if r > 0.0 else distance
+        # Sampling without replacement: the smallest E / p, here log(E / p) times r. At r = 0 the nearest, ties by noise.
+        key = r * np.log(noise) + (1.0 - r) * np.log1p(distance)
         partners.append(np.lexsort((noise, key))[:degree])
         nodes.append(np.full(degree, node))
     node_side, partner_side = np.concatenate(nodes), np.concatenate(partners)
@@ -137,7 +137,9 @@ def swi_std(fan_in: int, sparsity: float, gain: float = math.sqrt(2.0)) -> float
     links on average. (Released code divides by the fan-out instead, which differs for layers that are not square.)
     """
     if fan_in < 1 or not 0.0 <= sparsity < 1.0:
-        raise ConfigError(f"sparse weights need fan_in >= 1 and 0 <= sparsity < 1, found {fan_in} and {sparsity}")
+        raise ConfigError(
+            f"sparse weights with fan-in {fan_in} at sparsity {sparsity}, expected fan-in >= 1 and 0 <= sparsity < 1"
+        )
     return gain / math.sqrt((1.0 - sparsity) * fan_in)
 
 
