@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,8 +122,7 @@ class LavaBackend:
             folders = []
             for number, job in enumerate(jobs):
                 folders.append(session.folder / str(number))
-                folders[-1].mkdir()
-                job.write(folders[-1])
+                _write(job, folders[-1])
             session.run(self.time_limit)
             outcomes = [load_arrays(folder / RESULT_FILE) for folder in folders]
         for outcome in outcomes:
@@ -130,6 +130,17 @@ class LavaBackend:
             outcome["run_seconds"] = outcome["ran"] - outcome["built"]
             started = float(outcome["ran"])
         return outcomes
+
+
+def _write(job: Job, folder: Path) -> None:
+    try:
+        folder.mkdir()
+        job.write(folder)
+    except OSError as error:
+        raise BackendError(
+            f"backend 'lava': cannot write the job to {folder} ({error.strerror or error}); "
+            "free space there, or name another folder for temporary files in TMPDIR"
+        ) from error
 
 
 def _check_exact(graph: SpikingGraph, steps: int) -> None:

@@ -43,7 +43,8 @@ def report(where: str, what: str, details: str) -> None:
 
 def report_exception(where: str, error: BaseException) -> None:
     """Write the failure file for an exception that was just caught."""
-    report(where, f"{type(error).__name__}: {error}", traceback.format_exc())
+    # Lava hands on an exception from the building of a process model without its traceback, which it puts into `trace`.
+    report(where, f"{type(error).__name__}: {error}", getattr(error, "trace", traceback.format_exc()))
 
 
 def guarded(run_spk: Callable[[Any], None]) -> Callable[[Any], None]:

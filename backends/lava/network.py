@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
@@ -121,14 +122,14 @@ def _shared_zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[An
 @contextmanager
 def _deaths_reported() -> Iterator[None]:
     """Report a Lava process that dies without an exception (killed for memory, say): Lava would wait for it for ever."""
-    children = {child.sentinel: child for child in multiprocessing.active_children()}
+    children: dict[Any, BaseProcess] = {child.sentinel: child for child in multiprocessing.active_children()}
     done = threading.Event()
 
     def watch() -> None:
-        dead = wait(list(children))
+        dead = children[wait(list(children))[0]]
         if not done.is_set():
-            codes = ", ".join(str(children[sentinel].exitcode) for sentinel in dead if isinstance(sentinel, int))
-            report("a Lava process", f"it died with exit code {codes} (-9 is often: out of memory)", "")
+            BaseProcess.join(dead)  # Lava's own join closes the object
+            report("a Lava process", f"it died with exit code {dead.exitcode} (-9 is often: out of memory)", "")
 
     threading.Thread(target=watch, daemon=True).start()
     try:

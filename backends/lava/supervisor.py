@@ -107,7 +107,8 @@ def supervise(caller: Caller, folder: Path, order: dict[str, Any]) -> dict[str, 
         worker = subprocess.Popen(
             order["command"],
             cwd=folder,
-            env={**os.environ, "TMPDIR": str(folder), **order["environment"]},
+            # Temporary files go to the worker's folder; as a relative path, for Lava's socket there has a limit on its length.
+            env={**os.environ, "TMPDIR": os.curdir, **order["environment"]},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
