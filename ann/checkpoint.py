@@ -56,7 +56,7 @@ def load_tensors(path: str | os.PathLike[str], key: str) -> tuple[dict[str, Tens
     try:
         with safe_open(file, framework="pt") as content:
             header = content.metadata() or {}
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  # not a mapping
+            tensors = {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118  # not a mapping
         metadata = json.loads(header[key])
         version = metadata["format_version"]
     except KeyError as error:

@@ -46,6 +46,9 @@ class TrainConfig:
         the last one does.
     seed : int
         Seeds the validation split, the initial network, the order of images, the augmentation and the evolution, each apart.
+    threads : int
+        Threads of a training step. A step of a sparse network is so short that a second thread helps little, and on a busy
+        machine waiting for it costs far more; give dense networks all cores.
 
     Raises
     ------
@@ -72,6 +75,7 @@ class TrainConfig:
     augment: str = "none"
     validation: float = 0.1
     seed: int = 0
+    threads: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
@@ -92,6 +96,7 @@ class TrainConfig:
             "augment": (self.augment in AUGMENTATIONS, ", ".join(AUGMENTATIONS)),
             "validation": (0 <= self.validation < 1, "at least 0 and below 1"),
             "seed": (self.seed >= 0, "at least 0"),
+            "threads": (self.threads >= 1, "at least 1"),
         }
         for name, (holds, expected) in rules.items():
             if not holds:

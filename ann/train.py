@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numba
+import torch
 
 from sparsespike.ann import data
 from sparsespike.ann.config import TrainConfig
@@ -11,6 +16,19 @@ from sparsespike.ann.run_folder import RunFolder
 from sparsespike.ann.training import Training, TrainResult
 
 __all__ = ["TrainResult", "TrainingInterrupted", "train"]
+
+
+@contextmanager
+def compute_threads(count: int) -> Iterator[None]:
+    """Let torch and numba use ``count`` threads (numba at most as many as it was started with)."""
+    before = torch.get_num_threads(), numba.get_num_threads()
+    torch.set_num_threads(count)
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        numba.set_num_threads(before[1])
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -62,8 +80,9 @@ def train(
         run = Training.started(config, splits, files)
     progress.on_start(config, run.steps, len(run.history))
     try:
-        while len(run.history) < config.epochs:
-            progress.on_epoch(run.epoch(progress))
+        with compute_threads(config.threads):
+            while len(run.history) < config.epochs:
+                progress.on_epoch(run.epoch(progress))
     except KeyboardInterrupt as interrupt:
         done = len(run.history)
         raise TrainingInterrupted(
