@@ -5,12 +5,14 @@ deep-learning framework. Randomness comes from an explicit :class:`numpy.random.
 """
 
 from sparsespike.ann.topology.config import EvolutionConfig
+from sparsespike.ann.topology.conv import conv_scores
+from sparsespike.ann.topology.conv_evolution import conv_er, conv_mask, conv_topology, evolve_conv
 from sparsespike.ann.topology.correlation import feature_correlation
 from sparsespike.ann.topology.evolution import LayerStatistics, LayerUpdate, Update, evolve
 from sparsespike.ann.topology.initial import brf, bsw, csti, er, swi_std
 from sparsespike.ann.topology.pattern import Topology, link_count
 from sparsespike.ann.topology.percolation import active_neurons, percolate
-from sparsespike.ann.topology.recipes import RECIPES, initial_sparsity, recipe
+from sparsespike.ann.topology.recipes import RECIPES, for_convolutions, initial_sparsity, recipe
 from sparsespike.ann.topology.schedules import SparsitySchedule
 from sparsespike.ann.topology.scores import best_scored_links, score_matrix
 
@@ -26,10 +28,16 @@ __all__ = [
     "best_scored_links",
     "brf",
     "bsw",
+    "conv_er",
+    "conv_mask",
+    "conv_scores",
+    "conv_topology",
     "csti",
     "er",
     "evolve",
+    "evolve_conv",
     "feature_correlation",
+    "for_convolutions",
     "initial_sparsity",
     "link_count",
     "percolate",

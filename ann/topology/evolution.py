@@ -174,7 +174,7 @@ def evolve(
             chosen = best_valued_links(layer, gradients[index], count, growth)
         neurons = (active[index + 1], active[index]) if config.percolation else _everyone(layer)
         grown = fill_up(layer, chosen, count, filling, *neurons)
-        layers.append(_report(topologies[index], remaining[index], layer, grown))
+        layers.append(report_update(topologies[index], remaining[index], layer, grown))
 
     new = [update.topology for update in layers]
     flags = np.concatenate(active_neurons(new))
@@ -200,8 +200,8 @@ def _everyone(layer: Topology) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     return np.ones(layer.shape[0], dtype=np.bool_), np.ones(layer.shape[1], dtype=np.bool_)
 
 
-def _report(old: Topology, removed: Topology, percolated: Topology, grown: NDArray[np.int64]) -> LayerUpdate:
-    """Find where each new link was among the old ones, and count."""
+def report_update(old: Topology, removed: Topology, percolated: Topology, grown: NDArray[np.int64]) -> LayerUpdate:
+    """Return the update from ``old`` to ``percolated`` with ``grown`` added: each new link's source, and the counts."""
     new = percolated.with_links(grown)
     old_links, new_links = old.links, new.links
     position = np.searchsorted(old_links, new_links)

@@ -137,9 +137,7 @@ def swi_std(fan_in: int, sparsity: float, gain: float = math.sqrt(2.0)) -> float
     links on average. (Released code divides by the fan-out instead, which differs for layers that are not square.)
     """
     if fan_in < 1 or not 0.0 <= sparsity < 1.0:
-        raise ConfigError(
-            f"sparse weights with fan-in {fan_in} at sparsity {sparsity}, expected fan-in >= 1 and 0 <= sparsity < 1"
-        )
+        raise ConfigError(f"fan-in is {fan_in} and sparsity {sparsity}, expected fan-in >= 1 and 0 <= sparsity < 1")
     return gain / math.sqrt((1.0 - sparsity) * fan_in)
 
 

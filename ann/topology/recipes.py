@@ -74,3 +74,12 @@ def recipe(name: str, sparsity: float, **changes: Any) -> EvolutionConfig:
 def initial_sparsity(config: EvolutionConfig, sparsity: float) -> float:
     """Return the sparsity that a layer starts with so that it ends at ``sparsity``."""
     return sparsity if config.schedule is None else config.schedule.initial
+
+
+def for_convolutions(config: EvolutionConfig, zeta: float = 0.1) -> EvolutionConfig:
+    """Return a configuration for the convolutions of a network whose linear layers evolve by ``config``.
+
+    Convolutions use CH3-L3n (Bao et al., 2026) and no percolation. Their zeta is not published; 0.1 is the value of
+    derived code.
+    """
+    return replace(config, rule="CH3-L3n", percolation=False, zeta=min(zeta, config.zeta))

@@ -96,13 +96,41 @@ def links_to_keep(
     ModelError
         If the weights do not fit the topology or are not finite.
     """
-    strength = strengths(topology, weights, rule)
     if not 0 <= keep <= topology.nnz:
         raise ConfigError(f"{keep} links are to be kept of {topology}, expected 0..{topology.nnz}")
-    uniform = link_uniforms(seed, topology.links)
-    # Soft: the smallest E / strength^T, E exponential; in logarithms, so that no power under- or overflows.
-    soft = rule.endswith("soft")
-    key = np.log(-np.log1p(-uniform)) - temperature * np.log(strength) if soft else -strength
+    key, tie = _keys(topology, weights, rule, seed, temperature)
     chosen = np.zeros(topology.nnz, dtype=np.bool_)
-    chosen[np.lexsort((uniform, key))[:keep]] = True
+    chosen[np.lexsort((tie, key))[:keep]] = True
     return chosen
+
+
+def links_to_keep_by_output(
+    topology: Topology,
+    weights: ArrayLike,
+    keep: NDArray[np.int64],
+    rule: Removal,
+    seed: np.uint64,
+    temperature: float = 1.0,
+) -> NDArray[np.bool_]:
+    """Choose exactly ``keep[u]`` links of each output u; otherwise as :func:`links_to_keep`."""
+    degree = topology.in_degree
+    if keep.shape != degree.shape or (keep < 0).any() or (keep > degree).any():
+        raise ConfigError(f"the links to be kept of each output of {topology} do not lie between 0 and its fan-in")
+    key, tie = _keys(topology, weights, rule, seed, temperature)
+    order = np.lexsort((tie, key, topology.rows))  # outputs stay in place, the best links of each come first
+    rank = np.arange(topology.nnz) - np.repeat(topology.indptr[:-1], degree)
+    chosen = np.zeros(topology.nnz, dtype=np.bool_)
+    chosen[order] = rank < np.repeat(keep, degree)
+    return chosen
+
+
+def _keys(
+    topology: Topology, weights: ArrayLike, rule: Removal, seed: np.uint64, temperature: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return a key and a tie-breaker for each link; the smallest pairs are to be kept."""
+    strength = strengths(topology, weights, rule)
+    uniform = link_uniforms(seed, topology.links)
+    if not rule.endswith("soft"):
+        return -strength, uniform
+    # The smallest E / strength^T, E exponential; in logarithms, so that no power under- or overflows.
+    return np.log(-np.log1p(-uniform)) - temperature * np.log(strength), uniform

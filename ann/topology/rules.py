@@ -71,6 +71,11 @@ def quantum_bits(topology: Topology, rule: Rule) -> int:
         of_u = np.bincount(topology.rows, (strength_t * through_t)[topology.indices], minlength=topology.shape[0])
         # + nnz for the rounding of each term
         bound = max(1.0, float(of_u.max())) + topology.nnz
+    return bits_below(bound)
+
+
+def bits_below(bound: float) -> int:
+    """Return b such that sums up to ``bound`` of multiples of 2^-b are exact in float64; at most :data:`FINEST`."""
     return min(FINEST, 52 - math.ceil(math.log2(bound)))
 
 
