@@ -20,10 +20,10 @@ __all__ = ["TrainResult", "TrainingInterrupted", "train"]
 
 @contextmanager
 def compute_threads(count: int) -> Iterator[None]:
-    """Let torch and numba use ``count`` threads (numba at most as many as it was started with)."""
+    """Let torch and numba use ``count`` threads (numba not more than before)."""
     before = torch.get_num_threads(), numba.get_num_threads()
     torch.set_num_threads(count)
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(count, before[1]))
     try:
         yield
     finally:

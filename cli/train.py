@@ -152,8 +152,6 @@ class TrainingBars(TrainProgress):
         self._show("epoch", completed=step, total=self._steps, description=f"  loss {loss:.3f}")
 
     def on_epoch(self, record: EpochRecord) -> None:
-        accuracy = (
-            record.train_accuracy if record.validation_accuracy != record.validation_accuracy else record.validation_accuracy
-        )
+        accuracy = record.train_accuracy if record.validation_accuracy is None else record.validation_accuracy
         text = f"{self._title}: accuracy {accuracy:.2%}, sparsity {record.sparsity:.1%}, active neurons {record.anp:.0%}"
         self._show(self._title, completed=record.epoch, description=text)
