@@ -149,17 +149,15 @@ def _begin_drive(plan: Plan, p: int, inject: bool, scratch: Scratch) -> None:
     low, high = plan.offset[p], plan.offset[p + 1]
     drive, constant = scratch.drive[: high - low], scratch.constant[: high - low]
     for j in range(high - low):
-        constant[j] = plan.bias[low + j] if plan.every_step[p] else 0
+        drive[j] = 0
     if inject:
         for r in range(plan.into[p], plan.into[p + 1]):
-            if plan.kind[plan.pre[r]] == INPUT and plan.every_step[plan.pre[r]]:
-                _propagate(plan, r, first, scratch, constant)
-    for j in range(high - low):
-        drive[j] = constant[j] if plan.every_step[p] else constant[j] + plan.bias[low + j]
-    if inject:
-        for r in range(plan.into[p], plan.into[p + 1]):
-            if plan.kind[plan.pre[r]] == INPUT and not plan.every_step[plan.pre[r]]:
+            if plan.kind[plan.pre[r]] == INPUT:
                 _propagate(plan, r, first, scratch, drive)
+    repeated = plan.every_step[0]  # the input is the first population
+    for j in range(high - low):
+        constant[j] = (drive[j] if repeated else 0) + (plan.bias[low + j] if plan.every_step[p] else 0)
+        drive[j] += plan.bias[low + j]
 
 
 @njit(cache=True, nogil=True)
