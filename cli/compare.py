@@ -43,7 +43,7 @@ def compare(
     first, *others = results
     rows: list[dict[str, Any]] = []
     for other in others:
-        divergence = first_divergence(network, first, other)
+        divergence = first_divergence(network, first, other, inputs)
         rows.append({"reference": first.backend, "backend": other.backend, "equal": divergence is None})
         if divergence is not None:
             rows[-1]["first_divergence"] = str(divergence)

@@ -99,7 +99,7 @@ def _account(
         err.print(f"{name}: {note}", highlight=False, markup=False)
     runs = run_recorded(graph, backends, inputs, steps)
     for other in runs[1:]:
-        if divergence := first_divergence(graph, runs[0], other):
+        if divergence := first_divergence(graph, runs[0], other, inputs):
             raise BackendError(f"{name}: {divergence}")
     everything = inputs_of(load("digits").test, None)
     accuracy = accuracy_by_step(NativeBackend().run(graph, everything, steps), labels)

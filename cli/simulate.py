@@ -20,7 +20,6 @@ from sparsespike.cli.options import DEFAULT_STEPS, Backends, Data, Images, Json,
 from sparsespike.cli.results import accuracy_by_step, run_document
 from sparsespike.common.errors import ConfigError
 from sparsespike.common.files import write_text
-from sparsespike.energy.counts import EventCounts
 from sparsespike.energy.ledger import Ledger
 from sparsespike.export.graph import SpikingGraph
 from sparsespike.export.graphfile import load_graph
@@ -59,7 +58,7 @@ def simulate(
         raise ConfigError(f"--input {input_mode!r}: expected one of {', '.join(get_args(InputMode))}")
     inputs, labels = images_for(network, data, images)
     runs = [run_backend(network, name, inputs, steps, cast(InputMode, input_mode)) for name in backend]
-    ledger = ledger_of(network, runs)
+    ledger = Ledger.from_results(network, runs)
     document = {
         "graph": str(graph),
         "reconciled": ledger.reconciled,
@@ -91,22 +90,6 @@ def run_backend(graph: SpikingGraph, name: str, inputs: NDArray[np.int64], steps
 
         progress(f"{name}: images", 0, len(inputs))
         return run_blocks(backend, graph, inputs, steps, block=block, input=input, progress=advance)
-
-
-def ledger_of(graph: SpikingGraph, runs: Sequence[BulkResult]) -> Ledger:
-    """The ledger of runs, summed over images."""
-    counts = [
-        EventCounts(
-            backend=run.backend,
-            steps=run.steps,
-            images=run.images,
-            spikes=run.spikes,
-            events={key: events.sum(keepdims=True) for key, events in run.events.items()},
-            counting=run.counting,
-        )
-        for run in runs
-    ]
-    return Ledger.from_counts(graph, counts)
 
 
 def print_runs(title: str, runs: Sequence[RunResult | BulkResult], labels: NDArray[np.int64]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsespike.backends.base import Counting, RunResult, SpikeCounts
+from sparsespike.backends.bulk import BulkResult
 from sparsespike.common.errors import BackendError, ConfigError
 from sparsespike.export.graph import Key, SpikingGraph
 
@@ -72,8 +73,8 @@ class EventCounts:
             raise BackendError(f"{where}: found the negative count {array.min()}, expected 0 or more")
 
     @classmethod
-    def of(cls, result: RunResult) -> EventCounts:
-        """The counts of a run, image by image."""
+    def of(cls, result: RunResult | BulkResult) -> EventCounts:
+        """The counts of a run; of a bulk run the spikes are summed over images."""
         return cls(
             backend=result.backend,
             steps=result.steps,

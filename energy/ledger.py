@@ -10,6 +10,7 @@ from typing import Literal
 import pandas as pd
 
 from sparsespike.backends.base import RunResult
+from sparsespike.backends.bulk import BulkResult
 from sparsespike.common.errors import ConfigError
 from sparsespike.energy.counts import EventCounts, differences
 from sparsespike.energy.entry import Entry
@@ -49,14 +50,14 @@ class Ledger:
 
     @classmethod
     def from_results(
-        cls, graph: SpikingGraph, results: Sequence[RunResult], *, ann_flops: Mapping[Key, Number] | None = None
+        cls, graph: SpikingGraph, results: Sequence[RunResult | BulkResult], *, ann_flops: Mapping[Key, Number] | None = None
     ) -> Ledger:
         """A ledger of runs of the same images; see `from_counts` for the errors.
 
         Parameters
         ----------
         graph : SpikingGraph
-        results : sequence of RunResult
+        results : sequence of RunResult or BulkResult
             One for each backend.
         ann_flops : mapping of (pre, post) to number, optional
             FL_ANN (multiply-and-accumulates, one image, one pass) of the ANN's layer, where a pool was composed into it.
