@@ -97,9 +97,9 @@ def trained() -> Trained:
     model.reset_parameters(generator)
     x = torch.from_numpy(encoding.table()[0][pixels])
     y = torch.from_numpy(labels)
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    for _ in range(12):
-        for batch in np.array_split(generator.permutation(1200), 20):
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(8):
+        for batch in np.array_split(generator.permutation(1200), 12):
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
             optimizer.step()
