@@ -45,9 +45,11 @@ class AffineLayer:
     links: int
 
     def __post_init__(self) -> None:
-        weights = sp.csr_matrix(self.weights, dtype=np.float64, copy=True)
-        weights.sum_duplicates()
-        weights.eliminate_zeros()
+        weights = sp.csr_matrix(self.weights, dtype=np.float64)
+        if not weights.has_canonical_format or not np.all(weights.data):
+            weights = weights.copy()  # the steps below work in place
+            weights.sum_duplicates()
+            weights.eliminate_zeros()
         bias = np.asarray(self.bias, dtype=np.float64)
         for field, values in (("weights", weights.data), ("bias", bias)):
             bad = int(np.count_nonzero(~np.isfinite(values)))

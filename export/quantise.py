@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from sparsespike.common.errors import ConfigError
@@ -95,8 +96,8 @@ def round_layer(layer: AffineLayer, bits: int) -> RoundedLayer:
         exact_threshold = layer.lam * factor
         threshold = 2 * np.maximum(np.rint(exact_threshold / 2), 1).astype(np.int64)
         threshold_error = float(np.max(np.abs(threshold - exact_threshold) / exact_threshold))
-    links = layer.weights.copy()
-    links.data = rounded.astype(np.int64)
+    integers = rounded.astype(np.int32)
+    links = sp.csr_matrix((integers, layer.weights.indices, layer.weights.indptr), shape=layer.weights.shape)
     return RoundedLayer(
         connection=CSRConnection.from_scipy(links.T),
         threshold=threshold,
