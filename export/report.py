@@ -83,19 +83,14 @@ class ConversionReport:
         return asdict(self)
 
     def notes(self) -> list[str]:
-        """One sentence for each thing that a user may not expect; empty if there is none."""
-        notes = []
-        for layer in self.layers:
-            if layer.silent:
-                notes.append(f"{layer.name}: {layer.silent} neurons have no input and a constant output of 0; removed")
-            if layer.folded:
-                notes.append(f"{layer.name}: {layer.folded} neurons have no input; their constant output joined the next biases")
-            if layer.links_removed:
-                notes.append(f"{layer.name}: {layer.links_removed} links came from removed neurons; removed with them")
-            if layer.zero_links:
-                notes.append(f"{layer.name}: {layer.zero_links} links have a weight of exactly 0; they are no synapses")
-            if layer.without_fan_out:
-                notes.append(f"{layer.name}: {layer.without_fan_out} neurons have no fan-out; kept, though nothing reads them")
-            if layer.raised:
-                notes.append(f"{layer.name}: {layer.raised} weights would round to 0 at {self.bits} bits; raised to +1 or -1")
-        return notes
+        """One line for each count that a user may not expect; empty if there is none."""
+        kinds = {
+            "silent": "neurons without input, of constant output 0, removed",
+            "folded": "neurons without input, of another constant output, folded into the next biases",
+            "links_removed": "links from removed neurons, removed with them",
+            "zero_links": "links of weight exactly 0, which are no synapses",
+            "without_fan_out": "neurons without fan-out, kept though nothing reads them",
+            "raised": f"weights that would round to 0 at {self.bits} bits, raised to +1 or -1",
+        }
+        counts = [(layer.name, text, getattr(layer, field)) for layer in self.layers for field, text in kinds.items()]
+        return [f"{name}: {text}: {count}" for name, text, count in counts if count]

@@ -146,8 +146,9 @@ def test_neurons_without_fan_in_are_removed_and_reported() -> None:
     assert (second.nnz_ann, second.links_removed, second.nnz) == (masks[1].sum(), lost, masks[1].sum() - lost)
     assert (last.silent, last.folded, last.links_removed) == (0, 0, 0)
     assert graph.nnz == sum(layer.nnz for layer in report.layers)
-    assert any("1 neurons have no input; their constant output joined" in note for note in report.notes())
-    assert any("1 neurons have no input and a constant output of 0" in note for note in report.notes())
+    assert "hidden1: neurons without input, of constant output 0, removed: 1" in report.notes()
+    assert "hidden1: neurons without input, of another constant output, folded into the next biases: 1" in report.notes()
+    assert f"hidden2: links from removed neurons, removed with them: {lost}" in report.notes()
 
     pixels = np.random.default_rng(1).integers(0, 17, (200, 6))
     found = integer_levels(graph, pixels, 4)
@@ -168,9 +169,11 @@ def test_links_of_weight_zero_and_unread_neurons_are_reported() -> None:
     assert (report.layers[1].without_fan_out, report.layers[1].neurons) == (1, 5)
     assert (report.layers[2].zero_links, report.layers[2].nnz) == (4, 16)
     assert graph.nnz == 41 + 35 + 16
-    notes = "\n".join(report.notes())
-    assert "hidden1: 1 links have a weight of exactly 0" in notes
-    assert "hidden2: 1 neurons have no fan-out; kept" in notes
+    assert report.notes() == [
+        "hidden1: links of weight exactly 0, which are no synapses: 1",
+        "hidden2: neurons without fan-out, kept though nothing reads them: 1",
+        "readout: links of weight exactly 0, which are no synapses: 4",
+    ]
 
 
 def test_raised_weights_are_reported() -> None:
@@ -179,7 +182,7 @@ def test_raised_weights_are_reported() -> None:
         model.layers[0].values[1] = 1e-7
     report = convert_qcfs(model, UNIT, bits=8).report
     assert report.layers[0].raised == 1
-    assert "hidden1: 1 weights would round to 0 at 8 bits; raised to +1 or -1" in report.notes()
+    assert "hidden1: weights that would round to 0 at 8 bits, raised to +1 or -1: 1" in report.notes()
     assert convert_qcfs(network((6, 7, 5, 4)), UNIT, bits=8).report.notes() == []
 
 
