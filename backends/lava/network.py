@@ -6,14 +6,13 @@ import mmap
 import multiprocessing
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
-from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from sparsespike.backends.lava.clock import Clock
 from sparsespike.backends.lava.failure import report
 from sparsespike.backends.lava.job import CHANNEL_SLOTS, Job, PopulationJob
-from sparsespike.backends.lava.processes.populations import MODELS
+from sparsespike.backends.lava.processes.populations import MODELS, Population
 from sparsespike.backends.lava.processes.synapses import Synapses, SynapsesModel
 
 
@@ -36,35 +35,12 @@ def run_job(job: Job) -> dict[str, NDArray[Any]]:
         readings of the monotonic clock, in seconds.
     """
     results = _shared_results(job)
-    clocks = [Clock(job.steps, job.images, job.block, population.depth) for population in job.populations]
-    models: dict[AbstractProcess, type] = {}
-    populations = []
-    for i, population in enumerate(job.populations):
-        make, model = MODELS[population.kind]
-        prefix = f"population/{i}/"
-        populations.append(
-            make(population=population, clock=clocks[i], arrays=_part(job.arrays, prefix), record=_part(results, prefix))
-        )
-        models[populations[-1]] = model
-    projections = []
-    for k, projection in enumerate(job.projections):
-        pre, post = job.populations[projection.pre], job.populations[projection.post]
-        prefix = f"projection/{k}/"
-        synapses = Synapses(
-            label=f"projection {pre.name!r} -> {post.name!r}",
-            clock=clocks[projection.pre],
-            shape=(pre.size, post.size),
-            delay=projection.delay,
-            **_part(job.arrays, prefix),
-            **_part(results, prefix),
-        )
-        populations[projection.pre].s_out.connect(synapses.s_in)
-        synapses.a_out.connect(populations[projection.post].a_in)
-        projections.append(synapses)
-        models[synapses] = SynapsesModel
-
+    populations = _populations(job, results)
+    projections = _projections(job, results, populations)
     # Naming every model spares Lava the search for them. A network whose input stays outside may fall into several parts, each
     # with a runtime of its own.
+    models = {process: MODELS[process.population.kind][1] for process in populations}
+    models |= dict.fromkeys(projections, SynapsesModel)
     configuration = Loihi2SimCfg(select_tag="floating_pt", exception_proc_model_map=models)
     roots = []
     for process in models:
@@ -74,7 +50,7 @@ def run_job(job: Job) -> dict[str, NDArray[Any]]:
     results["built"] = np.array(time.monotonic())
     with _deaths_reported():
         for root in roots:
-            root.run(RunSteps(num_steps=max(clock.last for clock in clocks)))
+            root.run(RunSteps(num_steps=max(process.clock.last for process in populations)))
         results["ran"] = np.array(time.monotonic())
         for k, synapses in enumerate(projections):
             results[f"projection/{k}/events"] = synapses.events.get().astype(np.int64)
@@ -83,7 +59,40 @@ def run_job(job: Job) -> dict[str, NDArray[Any]]:
     return results
 
 
-def _part(arrays: Any, prefix: str) -> dict[str, NDArray[Any]]:
+def _populations(job: Job, results: dict[str, NDArray[Any]]) -> list[Population]:
+    processes = []
+    for i, population in enumerate(job.populations):
+        make, _ = MODELS[population.kind]
+        clock = Clock(job.steps, job.images, job.block, population.depth)
+        prefix = f"population/{i}/"
+        processes.append(
+            make(population=population, clock=clock, arrays=_part(job.arrays, prefix), record=_part(results, prefix))
+        )
+    return processes
+
+
+def _projections(job: Job, results: dict[str, NDArray[Any]], populations: list[Population]) -> list[Synapses]:
+    """The synapses, connected to their populations."""
+    processes = []
+    for k, projection in enumerate(job.projections):
+        pre, post = populations[projection.pre], populations[projection.post]
+        prefix = f"projection/{k}/"
+        synapses = Synapses(
+            label=f"projection {pre.population.name!r} -> {post.population.name!r}",
+            clock=pre.clock,
+            shape=(pre.population.size, post.population.size),
+            delay=projection.delay,
+            **_part(job.arrays, prefix),
+            **_part(results, prefix),
+        )
+        pre.s_out.connect(synapses.s_in)
+        synapses.a_out.connect(post.a_in)
+        processes.append(synapses)
+    return processes
+
+
+def _part(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    """The arrays whose names begin with ``prefix``, by the rest of the name."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 

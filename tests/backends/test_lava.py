@@ -103,6 +103,28 @@ def test_images_in_several_blocks(monkeypatch, block):
     assert sum(int(counts.negative.sum()) for counts in results[0].spikes.values()) > 0
 
 
+def test_network_that_falls_apart_without_its_input():
+    def fires(name):
+        return Population(name=name, shape=(2,), kind="if", threshold=np.array([4, 6]), v_init=np.array([2, 3]))
+
+    sizes = {"input": 1, "a": 2, "b": 2, "c": 2, "readout": 1}
+    graph = SpikingGraph(
+        [
+            Population(name="input", shape=(1,), kind="input", value_range=(0, 9)),
+            fires("a"),
+            fires("b"),
+            fires("c"),
+            Population(name="readout", shape=(1,), kind="readout"),
+        ],
+        [
+            Projection(pre, post, CSRConnection.from_scipy(np.full((sizes[pre], sizes[post]), weight)))
+            for pre, post, weight in (("input", "a", 3), ("a", "readout", 2), ("input", "b", 1), ("b", "c", 5))
+        ],
+    )
+    run = Run(graph=graph, inputs=np.array([[1], [2]]), steps=6, record=graph.spiking, input="current")
+    assert_reference(run, *LavaBackend().run_many([run]))
+
+
 def test_dropping_a_synapse_inside_the_backend_shows(monkeypatch):
     graph, inputs, steps = busy_case()
     key = ("a", "b")

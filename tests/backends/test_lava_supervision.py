@@ -26,7 +26,7 @@ MARK = "SPARSESPIKE_TEST_MARK"
 SHARED_MEMORY = Path("/dev/shm")
 STEPS = 1_000_000  # half an hour and more
 WORKER_PROCESSES = 1 + 3 + 2 + 1 + 2  # worker, populations, projections, runtime service, Python's two for shared memory
-PATIENCE = 90  # seconds; everything here takes a few on an idle machine
+PATIENCE = 60  # seconds; everything here takes a few on an idle machine
 
 CALLER = f"""
 import os, signal, sys, threading, time
@@ -114,7 +114,8 @@ def trace(tmp_path):
     for pid in trace.processes(session=-1):
         if pid != os.getpid():
             os.kill(pid, signal.SIGKILL)
-    trace.foreign.unlink()
+    for name in (trace.foreign.name, *trace.segments()):
+        (SHARED_MEMORY / name).unlink()
 
 
 @pytest.fixture
@@ -249,15 +250,17 @@ def children(pid):
     return [int(child) for child in tasks.read_text().split()]
 
 
+def worker_of(trace):
+    (worker,) = [pid for pid in trace.worker_processes() if children(pid)]
+    return worker
+
+
 def kill_worker(trace):
-    for pid in trace.worker_processes():
-        if children(pid):
-            os.kill(pid, signal.SIGKILL)
+    os.kill(worker_of(trace), signal.SIGKILL)
 
 
 def kill_a_lava_process(trace):
-    (worker,) = (pid for pid in trace.worker_processes() if children(pid))
-    os.kill(max(children(worker)), signal.SIGKILL)
+    os.kill(max(children(worker_of(trace))), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ class Population(AbstractProcess):  # type: ignore[misc]  # Lava is not typed
         self, *, population: PopulationJob, clock: Clock, arrays: dict[str, NDArray[Any]], record: dict[str, NDArray[Any]]
     ) -> None:
         super().__init__(population=population, clock=clock, arrays=arrays, record=record)
+        self.population = population
+        self.clock = clock
         self.shape = (clock.block, population.size)
 
 
@@ -205,7 +207,7 @@ class SignedIntegrateAndFireModel(_FiringModel):
         return positive, negative
 
 
-MODELS: dict[str, tuple[type, type]] = {
+MODELS: dict[str, tuple[type[Population], type[_PopulationModel]]] = {
     "input": (Input, InputModel),
     "if": (IntegrateAndFire, IntegrateAndFireModel),
     "signed_if": (SignedIntegrateAndFire, SignedIntegrateAndFireModel),
