@@ -84,7 +84,7 @@ def train(
             while len(run.history) < config.epochs:
                 progress.on_epoch(run.epoch(progress))
     except KeyboardInterrupt as interrupt:
-        done = len(run.history)
+        done = len(files.load_checkpoint().history)
         raise TrainingInterrupted(
             f"training stopped in epoch {done + 1} of {config.epochs}; folder {files.path} holds {done} complete epochs: "
             f"resume to go on with epoch {done + 1}"

@@ -88,14 +88,13 @@ class Training:
     def started(cls, config: TrainConfig, splits: DataSplits, files: RunFolder) -> Training:
         """A new run; its first checkpoint shows that the folder takes one before any time is spent."""
         run = cls(config, splits, files)
-        run.model = MLP(
-            run.spec,
-            initial_topologies(config, run.spec, splits, Stream.TOPOLOGY.generator(config.seed)) if run.spec.sparse else None,
-        )
+        if run.spec.sparse:
+            topologies = initial_topologies(config, run.spec, splits, Stream.TOPOLOGY.generator(config.seed))
+            run.model = MLP(run.spec, topologies)
         run.model.reset_parameters(Stream.WEIGHTS.generator(config.seed))
         run._prepare()
-        size = sum(4 * tensor.nbytes for tensor in run.model.state_dict().values())
-        files.require_space(2 * size)
+        # Checkpoint (weights, topology, momentum) and model, and once more the checkpoint while it is replaced.
+        files.require_space(5 * sum(tensor.nbytes for tensor in run.model.state_dict().values()))
         files.save_checkpoint(run.state())
         return run
 
@@ -126,7 +125,7 @@ class Training:
         """All that a resumed run needs."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
-            momentum = self.optimizer.state[parameter].get("momentum_buffer") if parameter in self.optimizer.state else None
+            momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
             if momentum is not None:
                 tensors[f"momentum.{name}"] = momentum
         return Checkpoint(tensors, self.history, self.best, self.settled)
@@ -161,8 +160,9 @@ class Training:
         return record
 
     def _is_best(self, record: EpochRecord) -> bool:
-        before = self.history[self.best].validation_accuracy
-        return before is None or record.validation_accuracy is None or record.validation_accuracy >= before
+        """Whether an epoch's model replaces the one kept: as sparse (a schedule reaches its goal late), and not less accurate."""
+        kept = self.history[self.best]
+        return (record.sparsity, record.validation_accuracy or 0.0) >= (kept.sparsity, kept.validation_accuracy or 0.0)
 
     def validation_accuracy(self) -> float | None:
         """Accuracy on the validation split; none if it is empty."""

@@ -28,7 +28,7 @@ from sparsespike.ann.evolution import evolve_model, link_gradients
 from sparsespike.ann.models import MLP, MLPSpec
 from sparsespike.ann.progress import TrainProgress
 from sparsespike.ann.run_folder import EpochRecord, RunFolder
-from sparsespike.ann.topology import er, recipe
+from sparsespike.ann.topology import er, link_count, recipe
 from sparsespike.ann.train import TrainingInterrupted, train
 from sparsespike.ann.training import Training
 from sparsespike.common.errors import ConfigError, ModelError
@@ -101,6 +101,16 @@ def test_sigkill_at_random_moments_changes_nothing(tmp_path: Path) -> None:
     assert subprocess.run(arguments, check=True).returncode == 0
     assert same_tensors(tmp_path / "whole/checkpoint.safetensors", folder / "checkpoint.safetensors")
     assert same_tensors(tmp_path / "whole/model.safetensors", folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("method", ["chtss", "gmp"])
+def test_a_sparsity_schedule_ends_in_a_model_of_the_final_sparsity(tmp_path: Path, method: str) -> None:
+    result = train(replace(SMALL, method=method, sparsity=0.95, epochs=8), tmp_path / "run")
+    sparsities = [record.sparsity for record in result.history]
+    assert sparsities == sorted(sparsities)
+    assert sparsities[0] < 0.9
+    for layer in result.model.sparse_layers:
+        assert layer.topology.nnz == link_count(layer.topology.shape, 0.95)
 
 
 def test_the_run_folder_says_what_was_done(tmp_path: Path) -> None:
