@@ -52,7 +52,8 @@ def simulate(job: Job, folder: Path) -> Outcome:
         inputs = np.zeros((job.batch, job.inputs.shape[1]), np.int64)
         inputs[: len(job.inputs) - start] = job.inputs[start : start + job.batch]
         values = {
-            lowered.injected[name]: drive.astype(np.float64) for name, drive in drives(job.graph, inputs, job.input).items()
+            lowered.injected[name]: drive.astype(np.float64, order="C")
+            for name, drive in drives(job.graph, inputs, job.input).items()
         }
         begin = time.perf_counter()
         b2.device.run(project, with_output=False, run_args=values)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from sparsespike.backends.brian2 import Brian2Backend
-from sparsespike.backends.testing import CASES, Case, assert_equal, reference
-from sparsespike.common.errors import BackendError
+from sparsespike.backends.testing import CASES, Case, assert_equal, check_conformance, reference
+from sparsespike.common.errors import BackendError, MembraneOverflowError
 from sparsespike.export.connections import Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
 
@@ -138,3 +138,33 @@ def wait_until(condition, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.05)
+
+
+def test_current_mode_equals_the_reference() -> None:
+    graph, inputs, steps = CASES["images_apart"]()
+    result = Brian2Backend("cpp", batch=2).run(graph, inputs, steps, input="current")
+    assert_equal(result, reference(graph, inputs, steps, input="current"))
+    assert result.counting == {key: "computed" if key[0] == "input" else "measured" for key in result.events}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", CASES)
+def test_directed_case(name: str) -> None:
+    assert check_conformance(Brian2Backend("cpp", batch=2), {name: CASES[name]}) == {}
+
+
+@pytest.mark.full
+def test_overflow_in_the_program_is_reported_by_image_and_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    temporary(monkeypatch, tmp_path)
+    graph = SpikingGraph(
+        [
+            Population(name="input", shape=(1,), kind="input", value_range=(0, 2**20)),
+            Population(name="sum", shape=(1,), kind="readout"),
+        ],
+        [Projection("input", "sum", CSRConnection.from_scipy(np.array([[2**31 - 1]])))],
+    )
+    # A step adds 2^51 - 2^20: the fourth image is the first that moves, its third step the first beyond 2^52.
+    inputs = np.array([[0], [1], [0], [2**20], [2**20]])
+    with pytest.raises(MembraneOverflowError, match=r"neuron 0 in population 'sum' reached 2\^52 at image 3, step 2;"):
+        Brian2Backend("cpp", batch=2).run(graph, inputs, 4, input="current")
+    assert list(tmp_path.iterdir()) == []
