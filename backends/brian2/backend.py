@@ -150,10 +150,11 @@ def _check_currents(graph: SpikingGraph, steps: int) -> None:
     """Refuse what could leave the exact range within a single step; membranes are watched while they run."""
     for name, bound in bounds(graph, steps).items():
         population = graph.population(name)
-        largest = max(bound.current + int(np.abs(population.bias).max()), int(np.abs(population.v_init).max()))
+        bias, v_init = (int(abs(values.astype(object)).max()) for values in (population.bias, population.v_init))
+        largest = max(bound.current + bias, v_init)
         if largest >= EXACT:
             raise MembraneOverflowError(
-                f"Brian2: current and bias of population {name!r} can reach {largest} in one step, expected less than "
+                f"Brian2: current and bias, or initial membrane, of population {name!r} can reach {largest} in one step, expected less than "
                 f"2^{EXACT.bit_length() - 1}, where float64 is exact; convert the network with fewer bits"
             )
 
