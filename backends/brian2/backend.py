@@ -154,8 +154,8 @@ def _check_currents(graph: SpikingGraph, steps: int) -> None:
         largest = max(bound.current + bias, v_init)
         if largest >= EXACT:
             raise MembraneOverflowError(
-                f"Brian2: current and bias, or initial membrane, of population {name!r} can reach {largest} in one step, expected less than "
-                f"2^{EXACT.bit_length() - 1}, where float64 is exact; convert the network with fewer bits"
+                f"Brian2: current and bias (or initial membrane) of population {name!r} can reach {largest} in one step, "
+                f"expected less than 2^{EXACT.bit_length() - 1}, where float64 is exact; convert the network with fewer bits"
             )
 
 
