@@ -93,7 +93,7 @@ def test_sigkill_at_random_moments_changes_nothing(tmp_path: Path) -> None:
         metrics = folder / "metrics.csv"
         before = len(metrics.read_text().splitlines()) if metrics.exists() else 1
         while process.poll() is None and (not metrics.exists() or len(metrics.read_text().splitlines()) < before + epochs):
-            time.sleep(0.002)
+            time.sleep(0.01)
         time.sleep(draws.random() * 0.05)
         process.send_signal(signal.SIGKILL)
         process.wait()
