@@ -109,17 +109,16 @@ def _weight(common: NDArray[np.float64], degree: NDArray[np.float64], rule: Rule
 
 
 def _kernel_scores(kernels: NDArray[np.bool_], rule: Rule) -> NDArray[np.float64]:
-    """Scores of separate kernels, bool[..., kh, kw]."""
+    """Scores of separate kernels, bool[..., kh, kw]. (The offset 0 relates a window to itself: it adds to weights only.)"""
     height, width = kernels.shape[-2:]
     mask = kernels.astype(np.float64)
     count = mask.sum(axis=(-2, -1))
     bits = bits_below(2.0 * (2 * height - 1) * (2 * width - 1) * height * width)
     scores = np.zeros_like(mask)
     for y, x in _offsets(height, width):
-        if (y, x) != (0, 0):
-            moved = _shifted(mask, y, x)
-            shared = (mask * moved).sum(axis=(-2, -1))
-            scores += 2.0 * _weight(shared, count, rule, bits)[..., None, None] * moved
+        moved = _shifted(mask, y, x)
+        shared = (mask * moved).sum(axis=(-2, -1))
+        scores += 2.0 * _weight(shared, count, rule, bits)[..., None, None] * moved
     scores[kernels] = 0.0
     return scores
 
@@ -144,8 +143,5 @@ def _side_scores(mask: NDArray[np.float64], rule: Rule, bits: int) -> NDArray[np
     scores = np.zeros_like(flat)
     for y, x in _offsets(*mask.shape[-2:]):
         moved = _shifted(mask, y, x).reshape(channels, -1)
-        weight = _weight(flat @ moved.T, degree[None, :], rule, bits)
-        if (y, x) == (0, 0):
-            np.fill_diagonal(weight, 0.0)
-        scores += weight @ moved
+        scores += _weight(flat @ moved.T, degree[None, :], rule, bits) @ moved
     return scores.reshape(mask.shape)

@@ -16,7 +16,7 @@ from sparsespike.ann.topology.conv import ConvMode, conv_scores
 from sparsespike.ann.topology.evolution import LayerUpdate, report_update
 from sparsespike.ann.topology.pattern import Topology, link_count
 from sparsespike.ann.topology.randomness import draw_seed
-from sparsespike.ann.topology.removal import Removal, links_to_keep_by_output
+from sparsespike.ann.topology.removal import Removal, check_weights, links_to_keep_by_output
 from sparsespike.ann.topology.schedules import linear
 from sparsespike.ann.topology.selection import Heap, best_links
 from sparsespike.common.errors import ConfigError, ModelError
@@ -124,10 +124,11 @@ def _remove(
     goal: NDArray[np.int64],
     seed: np.uint64,
 ) -> Topology:
-    weights = np.asarray(values)
-    by: Removal = "wm" if config.regrowth == "none" else "ri"
-    kept = links_to_keep_by_output(layer, weights, np.minimum(goal, layer.in_degree), by, seed)
-    layer, weights = layer.where(kept), weights[kept]
+    weights = check_weights(layer, values)
+    if (goal < layer.in_degree).any():
+        by: Removal = "wm" if config.regrowth == "none" else "ri"
+        kept = links_to_keep_by_output(layer, weights, np.minimum(goal, layer.in_degree), by, seed)
+        layer, weights = layer.where(kept), weights[kept]
     keep = layer.in_degree - (config.zeta_at(progress) * layer.in_degree).astype(np.int64)
     temperature = linear(*config.temperature, progress)
     return layer.where(links_to_keep_by_output(layer, weights, keep, config.removal, seed, temperature))

@@ -186,6 +186,18 @@ def test_an_update_without_any_path_fills_up_between_active_neurons() -> None:
     assert 6 <= has_incoming.sum() < 12
 
 
+def test_inputs_and_last_outputs_without_links_are_never_inactive() -> None:
+    # No path of length 3, so the removed link is replaced at random: anywhere, not only between linked neurons.
+    layer = Topology.from_links((4, 4), [0, 5])
+    config = EvolutionConfig(zeta=0.5)
+    grown = {
+        int(link)
+        for seed in range(300)
+        for link in evolve([layer], [[1.0, 1.0]], config, 0.0, np.random.default_rng(seed)).topologies[0].links
+    }
+    assert grown == set(range(16))
+
+
 def test_everything_percolated_is_regrown_at_random() -> None:
     # The two layers meet at no hidden neuron, so percolation takes every link.
     first = Topology.from_dense(np.arange(8)[:, None] < np.array([4] * 6))

@@ -92,12 +92,13 @@ def test_csti_takes_the_most_correlated_pairs() -> None:
     assert taken.min() >= left.max()
 
 
-def test_csti_tiles_the_correlation_over_wider_layers() -> None:
-    topology = csti(CORRELATION, (16, 10), 0.6, np.random.default_rng(0))
-    tiled = np.tile(CORRELATION, (3, 2))[:16, :10]
-    assert tiled[topology.to_dense()].min() >= tiled[~topology.to_dense()].max()
-    again = csti(CORRELATION, (16, 10), 0.6, np.random.default_rng(1))
-    assert np.array_equal(np.sort(tiled[again.to_dense()]), np.sort(tiled[topology.to_dense()]))
+@pytest.mark.parametrize("shape", [(16, 10), (10, 16), (150, 9)])
+def test_csti_tiles_the_correlation_over_wider_layers(shape: tuple[int, int]) -> None:
+    tiled = np.tile(CORRELATION, (22, 3))[: shape[0], : shape[1]]
+    taken = csti(CORRELATION, shape, 0.6, np.random.default_rng(0)).to_dense()
+    assert tiled[taken].min() >= tiled[~taken].max()
+    again = csti(CORRELATION, shape, 0.6, np.random.default_rng(1)).to_dense()
+    assert np.array_equal(np.sort(tiled[again]), np.sort(tiled[taken]))
 
 
 def test_csti_fills_up_at_random_where_too_few_features_correlate() -> None:
