@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+from rich import box
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
-out = Console()
+WIDTH_WITHOUT_TERMINAL = 126
+
+out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL)
 err = Console(stderr=True)
 
 
@@ -27,11 +32,12 @@ def print_json(document: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str | None = None) -> None:
     """Print a table; numbers are aligned right and integers get thousands separators."""
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", header_style="bold")
+    left: JustifyMethod = "left"
+    table = Table(title=title, caption=caption, title_justify=left, caption_justify=left, title_style="bold", box=box.SIMPLE)
     rows = [list(row) for row in rows]
     for i, column in enumerate(columns):
-        numeric = any(isinstance(row[i], int | float | np.number) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        numeric = any(isinstance(row[i], int | float | np.number) or str(row[i])[:1].isdigit() for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0)
     for row in rows:
         table.add_row(*(cell(value) for value in row))
     out.print(table)

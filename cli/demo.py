@@ -55,7 +55,7 @@ class Account:
 
 def demo(
     folder: Annotated[Path, typer.Option("--out", help="Where everything is written.")] = Path("runs/demo"),
-    backend: Backends = ["native", "brian2-cpp", "lava"],  # noqa: B006  # typer copies the default
+    backend: Backends = ["native", "brian2", "lava"],  # noqa: B006  # typer copies the default
     images: Images = 100,
     steps: Steps = DEFAULT_STEPS,
     as_json: Json = False,
@@ -89,7 +89,7 @@ def _account(
     from sparsespike.ann.train import train
 
     config = TrainConfig(
-        sparsity=NETWORKS[name], hidden=HIDDEN, activation="qcfs", levels=LEVELS, lam=4.0, epochs=EPOCHS[name], validation=0.1
+        sparsity=NETWORKS[name], topology="bsw", hidden=HIDDEN, activation="qcfs", levels=LEVELS, lam=2.0, epochs=EPOCHS[name]
     )
     with TrainingBars(f"{name}: training") as bars:
         trained = train(config, folder, resume=True, progress=bars)
@@ -114,7 +114,7 @@ def _print(account: Account, labels: NDArray[np.int64]) -> None:
     network = f"{account.name}: {account.graph.nnz:,} synapses, ANN {account.ann_accuracy:.2%}"
     title = f"{network}, {first.images} images, T = {first.steps}"
     print_runs(title, account.runs, labels[: first.images])
-    print_ledger(f"{account.name}: the ledger", account.ledger)
+    print_ledger(account.name, account.ledger)
     print_table(
         f"{account.name}: spike counts at T = L = {LEVELS} against the quantised ANN, all {len(labels)} test images",
         ("layer", "neurons that differ_%", "mean |difference|_spikes", "largest_spikes"),

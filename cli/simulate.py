@@ -98,33 +98,23 @@ def print_runs(title: str, runs: Sequence[RunResult | BulkResult], labels: NDArr
     rows = []
     for run in runs:
         accuracy = 100 * accuracy_by_step(run, labels)
-        seconds = [run.wall_seconds.get(phase) for phase in ("build", "run")]
-        rows.append((run.backend, run.version, run.dtype, *(f"{accuracy[t - 1]:.1f}" for t in marks), *seconds))
-    columns = ("backend", "version", "dtype", *(f"acc_% T={t}" for t in marks), "build_s", "run_s")
-    print_table(title, columns, rows)
+        seconds = [f"{run.wall_seconds[phase]:.2f}" for phase in ("build", "run")]
+        rows.append((run.backend, run.version, run.dtype, *(f"{accuracy[t - 1]:.2f}" for t in marks), *seconds))
+    print_table(title, ("backend", "version", "membranes", *(f"acc_%\nT={t}" for t in marks), "build_s", "run_s"), rows)
 
 
 def print_ledger(title: str, ledger: Ledger) -> None:
-    """The ledger of one network: events by backend, analytic, covariance, residual and energy, mean image."""
+    """The ledger of one network: spikes, events by backend, analytic, covariance, residual and energy, mean image."""
     frame = ledger.to_frame(images="mean")
-    columns = [
-        "layer",
-        "spikes",
-        *(f"{b}\nevents" for b in ledger.backends),
-        "analytic\nevents",
-        "covariance\nevents",
-        "residual\nevents",
-        "energy\nnJ",
-    ]
+    columns = ("layer", "spikes", *ledger.backends, "analytic", "covariance", "residual", "energy_nJ")
     rows = []
     for _, row in frame.iterrows():
-        measured = [_count(row, f"{b}_measured_events", f"{b}_computed_events") for b in ledger.backends]
-        residuals = [row.get(f"{b}_residual_events") for b in ledger.backends]
-        known = [r for r in residuals if not pd.isna(r)]
-        layer = f"{row['pre']} → {row['post']}" if row["post"] else row["pre"]
+        measured = [_count(row, backend) for backend in ledger.backends]
+        residuals = [row[f"{backend}_residual_events"] for backend in ledger.backends]
+        known = [residual for residual in residuals if not pd.isna(residual)]
         rows.append(
             (
-                layer,
+                f"{row['pre']} → {row['post']}" if row["post"] else row["pre"],
                 _number(row["pre_spikes"]),
                 *measured,
                 _number(row["analytic_graph_events"]),
@@ -133,15 +123,22 @@ def print_ledger(title: str, ledger: Ledger) -> None:
                 _number(row["energy_pJ"] / 1000),
             )
         )
-    caption = ledger.describe() + "\n" + ledger.energy().describe() if not ledger.disagreements else ledger.describe()
-    print_table(f"{title}: mean image", columns, rows, caption=caption)
+    caption = ledger.describe()
+    if not ledger.disagreements:
+        caption += "\n" + ledger.energy().describe()
+    print_table(f"{title}: synaptic events of the mean image, by backend", columns, rows, caption=caption)
 
 
 def _number(value: Any) -> str | None:
-    return None if value is None or pd.isna(value) else f"{float(value):,.1f}" if value else "0"
+    if value is None or pd.isna(value):
+        return None
+    return f"{float(value):,.{0 if abs(value) >= 1e5 else 1}f}" if value else "0"
 
 
-def _count(row: Any, measured: str, computed: str) -> str | None:
-    if measured in row and not pd.isna(row[measured]):
-        return _number(row[measured])
-    return f"{_number(row[computed])} *" if computed in row and not pd.isna(row[computed]) else None
+def _count(row: pd.Series[Any], backend: str) -> str | None:
+    """Measured events; those that a backend computed instead carry a star."""
+    measured = row.get(f"{backend}_measured_events")
+    if measured is not None and not pd.isna(measured):
+        return _number(measured)
+    computed = _number(row.get(f"{backend}_computed_events"))
+    return None if computed is None else f"{computed} *"
