@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from sparsespike.cli.benchmark import benchmark
 from sparsespike.cli.compare import compare
 from sparsespike.cli.console import err
 from sparsespike.cli.convert import convert
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 for command in (train, convert, simulate, compare, inspect, doctor, demo):
     app.command()(command)
+app.add_typer(benchmark, name="benchmark")
 
 
 def main() -> None:

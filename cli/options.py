@@ -46,6 +46,20 @@ def counted_progress() -> Iterator[Callable[[str, int, int], None]]:
         yield update
 
 
+def whole_numbers(option: str, text: str, example: str) -> tuple[int, ...]:
+    """The value of an option that takes whole numbers with commas between.
+
+    Raises
+    ------
+    ConfigError
+        If one of them is not a whole number.
+    """
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise ConfigError(f"{option} {text!r}: expected whole numbers with commas between, such as {example}") from None
+
+
 def images_for(graph: SpikingGraph, data: str | None, images: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The first test images as integers (B, N) and their labels (B,).
 

@@ -15,7 +15,7 @@ from sparsespike.ann.progress import TrainProgress
 from sparsespike.ann.run_folder import EpochRecord
 from sparsespike.ann.topology import RECIPES
 from sparsespike.cli.console import err, out, print_json, print_table
-from sparsespike.cli.options import Download, Json
+from sparsespike.cli.options import Download, Json, whole_numbers
 from sparsespike.common.errors import ConfigError
 from sparsespike.common.extras import require
 
@@ -70,7 +70,7 @@ def train(
 
     config = TrainConfig(
         data=data,
-        hidden=_widths(hidden),
+        hidden=whole_numbers("--hidden", hidden, "1024,1024,1024"),
         sparsity=sparsity,
         method=method,
         topology=topology,
@@ -97,13 +97,6 @@ def train(
     else:
         print_table(f"Trained: {out_folder}", ("what", "value"), [(name, v) for name, v in summary.items() if name != "config"])
         out.print(f"Next: sparsespike convert {out_folder}")
-
-
-def _widths(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(width) for width in text.split(","))
-    except ValueError:
-        raise ConfigError(f"--hidden {text!r}: expected whole numbers with commas between, such as 1024,1024,1024") from None
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
