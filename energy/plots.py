@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +12,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from sparsespike.common.errors import ConfigError
 from sparsespike.common.extras import require
-from sparsespike.common.files import atomic_path
+from sparsespike.common.figures import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    axes_of,
+    empty_figure,
+    plain,
+    save_figure,
+)
 from sparsespike.energy.entry import Entry
 from sparsespike.energy.ledger import Ledger
 from sparsespike.energy.model import Energy, TermKind
@@ -23,17 +34,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: told apart with any colour vision; hatches and markers tell apart in grey, too.
-BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-)
-GREY = "#9A9A9A"
+__all__ = ["AccuracyCurve", "accuracy_figure", "energy_figure", "events_figure", "save_figure"]
+
 CURVES = ((BLACK, "o"), (VERMILION, "s"), (BLUE, "^"), (GREEN, "D"), (PURPLE, "v"), (ORANGE, "P"))
 BACKENDS = (BLUE, SKY, GREEN, PURPLE)
 PARTS: Mapping[TermKind, tuple[str, str, str]] = {
@@ -42,7 +44,6 @@ PARTS: Mapping[TermKind, tuple[str, str, str]] = {
     "update": ("neuron updates", GREEN, ".."),
     "message": ("spike messages", GREY, "xx"),
 }
-FORMATS = ("png", "svg", "pdf")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -105,17 +106,17 @@ def accuracy_figure(curves: Sequence[AccuracyCurve], *, title: str = "") -> Figu
     """
     if not curves:
         raise ConfigError("accuracy figure: found no curves, expected at least one")
-    figure = _figure(7.0, 4.2)
-    figure.suptitle(_plain(title), fontsize=11)
-    (ax,) = _axes(figure, 1, 1)
+    figure = empty_figure(7.0, 4.2)
+    figure.suptitle(plain(title), fontsize=11)
+    (ax,) = axes_of(figure, 1, 1)
     for i, curve in enumerate(curves):
         color, marker = CURVES[i % len(CURVES)]
         snn, steps = curve.points
         every = max(1, len(steps) // 12)
         label = f"{curve.label}: SNN, at most {100 * snn.max():.1f} %"
-        ax.plot(steps, 100 * snn, color=color, marker=marker, markersize=4, markevery=(i % every, every), label=_plain(label))
+        ax.plot(steps, 100 * snn, color=color, marker=marker, markersize=4, markevery=(i % every, every), label=plain(label))
         label = f"{curve.label}: ANN, {100 * curve.ann:.1f} %"
-        ax.axhline(100 * curve.ann, color=color, linestyle=(0, (4 + 2 * i, 2)), linewidth=1.1, label=_plain(label))
+        ax.axhline(100 * curve.ann, color=color, linestyle=(0, (4 + 2 * i, 2)), linewidth=1.1, label=plain(label))
         if curve.mark is not None:
             at = (curve.mark, 100 * snn[steps == curve.mark][0])
             ax.plot(*at, marker, markersize=10, markerfacecolor="none", markeredgecolor=color, markeredgewidth=1.6)
@@ -148,8 +149,8 @@ def events_figure(ledger: Ledger, *, log: bool = False, title: str = "") -> Figu
         If matplotlib is not installed.
     """
     entries = [ledger.entry(*projection.key) for projection in ledger.graph.projections]
-    figure = _figure(max(6.5, 1.7 * len(entries) + 2.5), 5.2)
-    top, bottom = _axes(figure, 2, 1, sharex=True, height_ratios=(3, 1))
+    figure = empty_figure(max(6.5, 1.7 * len(entries) + 2.5), 5.2)
+    top, bottom = axes_of(figure, 2, 1, sharex=True, height_ratios=(3, 1))
     width = 0.84 / (len(ledger.backends) + 1)
     at = np.arange(len(entries)) - 0.42 + width / 2
     for i, backend in enumerate(ledger.backends):
@@ -194,7 +195,7 @@ def _backend_bars(
             face: dict[str, Any] = (
                 {"color": color} if kind == "measured" else {"facecolor": "white", "edgecolor": color, "hatch": "xxx"}
             )
-            ax.bar(at[where], heights, width, label=_plain(f"{backend}: {kind}"), **face)
+            ax.bar(at[where], heights, width, label=plain(f"{backend}: {kind}"), **face)
 
 
 def _analytic_bars(ax: Axes, entries: Sequence[Entry], at: NDArray[np.float64], width: float, images: int) -> None:
@@ -232,8 +233,8 @@ def energy_figure(energies: Mapping[str, Energy], *, title: str = "") -> Figure:
     if any(model != first for model in models.values()):
         listed = "".join(f"\n  {label}: {model.describe()}" for label, model in models.items())
         raise ConfigError(f"energy figure: found different energy models, expected one for all bars{listed}")
-    figure = _figure(7.0, 4.2)
-    left, right = _axes(figure, 1, 2)
+    figure = empty_figure(7.0, 4.2)
+    left, right = axes_of(figure, 1, 2)
     joules = require("matplotlib.ticker", extra="report").EngFormatter(unit="J", places=None)
     at = np.arange(len(energies))
     total = np.array([float(energy.total_pj / energy.images) * 1e-12 for energy in energies.values()])
@@ -264,33 +265,12 @@ def energy_figure(energies: Mapping[str, Energy], *, title: str = "") -> Figure:
     left.set_ylabel("energy per image (J)")
     left.margins(y=0.1)
     right.set_ylabel("share of the network's energy (%)")
-    labels = [_plain(f"{label}\nT = {energy.steps}") for label, energy in energies.items()]
+    labels = [plain(f"{label}\nT = {energy.steps}") for label, energy in energies.items()]
     for ax in (left, right):
         ax.set_xticks(at, labels)
         ax.set_xlim(-0.6, len(at) - 0.4)
     _legend(figure, left, title, columns=4)
-    figure.supxlabel(_plain(_caption(first.describe())), fontsize=6.5, color="#555555")
-    return figure
-
-
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG, SVG or PDF by the file's ending; a reader sees the old file or the whole new one.
-
-    Raises
-    ------
-    ConfigError
-        If the ending is another one, or the file cannot be written.
-    """
-    ending = Path(path).suffix.lstrip(".").lower()
-    if ending not in FORMATS:
-        raise ConfigError(f"figure {path}: found the ending {Path(path).suffix!r}, expected one of .{', .'.join(FORMATS)}")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=ending)
-
-
-def _figure(width: float, height: float) -> Figure:
-    """An empty figure; ``Figure`` itself, not pyplot, so that nothing global is changed and no window opens."""
-    figure: Figure = require("matplotlib.figure", extra="report").Figure(figsize=(width, height), dpi=150, layout="constrained")
+    figure.supxlabel(plain(_caption(first.describe())), fontsize=6.5, color="#555555")
     return figure
 
 
@@ -298,22 +278,7 @@ def _legend(figure: Figure, ax: Axes, title: str, *, columns: int) -> None:
     """The title and, below it, what the bars of ``ax`` are, above all axes."""
     handles, labels = ax.get_legend_handles_labels()
     place: dict[str, Any] = {"loc": "outside upper center", "ncols": columns, "frameon": False}
-    figure.legend(handles, labels, title=_plain(title), fontsize=8, title_fontsize=11, **place)
-
-
-def _axes(figure: Figure, rows: int, columns: int, **settings: Any) -> list[Axes]:
-    """Axes with a light grid behind the data and no frame above it."""
-    axes: list[Axes] = figure.subplots(rows, columns, squeeze=False, **settings).ravel().tolist()
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(axis="y", color="#DDDDDD", linewidth=0.7)
-        ax.set_axisbelow(True)
-    return axes
-
-
-def _plain(text: str) -> str:
-    """Text that matplotlib neither reads as mathematics nor, for a leading underscore, hides from a legend."""
-    return ("\u200b" + text if text.startswith("_") else text).replace("$", r"\$")
+    figure.legend(handles, labels, title=plain(title), fontsize=8, title_fontsize=11, **place)
 
 
 def _caption(text: str) -> str:
