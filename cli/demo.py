@@ -13,14 +13,14 @@ import typer
 from numpy.typing import NDArray
 
 from sparsespike.ann.config import TrainConfig
-from sparsespike.ann.data import load
+from sparsespike.ann.data import Split, load
 from sparsespike.backends.base import RunResult
 from sparsespike.backends.compare import first_divergence
 from sparsespike.backends.native import NativeBackend
 from sparsespike.cli.compare import run_recorded
 from sparsespike.cli.console import err, out, print_json, print_table
 from sparsespike.cli.convert import convert_run
-from sparsespike.cli.options import DEFAULT_STEPS, Backends, Images, Json, Steps, inputs_of
+from sparsespike.cli.options import DEFAULT_STEPS, Backends, Images, Json, Steps, spread
 from sparsespike.cli.results import accuracy_by_step, run_document
 from sparsespike.cli.simulate import print_ledger, print_runs
 from sparsespike.cli.train import TrainingBars
@@ -69,23 +69,21 @@ def demo(
     require("torch", extra="train")
     began = time.perf_counter()
     test = load("digits").test
-    inputs = inputs_of(test, images)
-    accounts = [_account(name, folder / name, inputs, test.labels, backend, steps) for name in NETWORKS]
-    saving = _write(folder, accounts)
+    inputs, labels = spread(test, images)
+    accounts = [_account(name, folder / name, inputs, test, backend, steps) for name in NETWORKS]
+    saving = _write(folder, accounts, labels)
     if as_json:
-        print_json({account.name: _document(account, test.labels) for account in accounts} | {"saving": saving})
+        print_json({account.name: _document(account, labels) for account in accounts} | {"saving": saving})
         return
     for account in accounts:
-        _print(account, test.labels)
+        _print(account, labels)
     out.print(f"\n[bold]{saving}[/]", highlight=False)
     out.print(
         f"\nFiles in {folder}: */graph.safetensors, */results.json, */ledger.csv, *.png ({time.perf_counter() - began:.0f} s)"
     )
 
 
-def _account(
-    name: str, folder: Path, inputs: NDArray[np.int64], labels: NDArray[np.int64], backends: list[str], steps: int
-) -> Account:
+def _account(name: str, folder: Path, inputs: NDArray[np.int64], test: Split, backends: list[str], steps: int) -> Account:
     from sparsespike.ann.train import train
 
     config = TrainConfig(
@@ -101,7 +99,7 @@ def _account(
     for other in runs[1:]:
         if divergence := first_divergence(graph, runs[0], other, inputs):
             raise BackendError(f"{name}: {divergence}")
-    everything = inputs_of(load("digits").test, None)
+    everything, labels = spread(test, None)
     accuracy = accuracy_by_step(NativeBackend().run(graph, everything, steps), labels)
     at_levels = NativeBackend().run(graph, everything, LEVELS)
     counts = {population: at_levels.spikes[population].positive for population in graph.spiking}
@@ -113,10 +111,10 @@ def _print(account: Account, labels: NDArray[np.int64]) -> None:
     first = account.runs[0]
     network = f"{account.name}: {account.graph.nnz:,} synapses, ANN {account.ann_accuracy:.2%}"
     title = f"{network}, {first.images} images, T = {first.steps}"
-    print_runs(title, account.runs, labels[: first.images])
+    print_runs(title, account.runs, labels)
     print_ledger(account.name, account.ledger)
     print_table(
-        f"{account.name}: spike counts at T = L = {LEVELS} against the quantised ANN, all {len(labels)} test images",
+        f"{account.name}: spike counts at T = L = {LEVELS} against the quantised ANN, all test images",
         ("layer", "neurons that differ_%", "mean |difference|_spikes", "largest_spikes"),
         [(d.name, f"{100 * d.fraction:.2f}", f"{d.mean:.4f}", d.max) for d in account.differences],
     )
@@ -132,14 +130,13 @@ def _document(account: Account, labels: NDArray[np.int64]) -> dict[str, Any]:
         "reconciled": account.ledger.reconciled,
         "ledger": json.loads(frame.to_json(orient="records")),
         "differences_from_quantised_ann": [vars(d) for d in account.differences],
-        "runs": [run_document(account.graph, run, labels[: run.images]) for run in account.runs],
+        "runs": [run_document(account.graph, run, labels) for run in account.runs],
         "provenance": account.graph.provenance,
     }
 
 
-def _write(folder: Path, accounts: list[Account]) -> str:
+def _write(folder: Path, accounts: list[Account], labels: NDArray[np.int64]) -> str:
     """Write results and plots; give the saving in words."""
-    labels = load("digits").test.labels
     for account in accounts:
         write_text(
             folder / account.name / "results.json", json.dumps(_document(account, labels), indent=1, default=np.ndarray.tolist)

@@ -24,7 +24,7 @@ Data = Annotated[
         help="digits, mnist, fashion-mnist, cifar10, cifar100 or imagefolder:PATH. Default: what the graph was trained on."
     ),
 ]
-Images = Annotated[int | None, typer.Option(help="How many test images, from the first. Default: all.", min=1)]
+Images = Annotated[int | None, typer.Option(help="How many test images, evenly spread over them. Default: all.", min=1)]
 Steps = Annotated[int, typer.Option(help="Time steps T.", min=1)]
 Backends = Annotated[list[str], typer.Option(help="native, brian2, brian2-cpp or lava; may be given several times.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -35,7 +35,7 @@ Download = Annotated[bool, typer.Option("--download", help="Allow torchvision to
 def counted_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar on standard error, driven by ``update(what, done, total)``."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_interactive) as bar:
         tasks: dict[str, Any] = {}
 
         def update(what: str, done: int, total: int) -> None:
@@ -61,7 +61,7 @@ def whole_numbers(option: str, text: str, example: str) -> tuple[int, ...]:
 
 
 def images_for(graph: SpikingGraph, data: str | None, images: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first test images as integers (B, N) and their labels (B,).
+    """Test images as integers (B, N) and their labels (B,).
 
     Raises
     ------
@@ -80,12 +80,13 @@ def images_for(graph: SpikingGraph, data: str | None, images: int | None) -> tup
             f"data set {name!r} has images of {split.images[0].size} values, the graph's input has {graph.input.size}; "
             "name the data set that the network was trained on with --data"
         )
-    return inputs_of(split, images), split.labels[:images]
+    return spread(split, images)
 
 
-def inputs_of(split: Split, images: int | None) -> NDArray[np.int64]:
-    """The first images of a split, flattened to (B, N) int64."""
+def spread(split: Split, images: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """That many images, evenly spread over the split (it may be sorted by class), as int64 (B, N), and their labels (B,)."""
     if images is not None and images > len(split):
         raise ConfigError(f"--images {images}: the test split has {len(split)}; ask for at most that many")
-    chosen = split.images[:images]
-    return chosen.reshape(len(chosen), -1).astype(np.int64)
+    count = images or len(split)
+    chosen = split.take(np.arange(count) * len(split) // count)
+    return chosen.images.reshape(count, -1).astype(np.int64), chosen.labels

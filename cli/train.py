@@ -117,7 +117,7 @@ class TrainingBars(TrainProgress):
 
     def __init__(self, title: str = "training") -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bars = Progress(*columns, console=err, transient=True)
+        self._bars = Progress(*columns, console=err, transient=True, disable=not err.is_interactive)
         self._title = title
         self._tasks: dict[str, TaskID] = {}
         self._steps = 0

@@ -21,12 +21,12 @@ PACKAGES = (sparsespike.common, sparsespike.ann, sparsespike.export, sparsespike
 
 
 def _modules() -> list[str]:
-    # Lava's processes are imported in Lava's worker only; __main__ modules run when imported.
+    # Some modules are imported in a worker process only, where Lava or Brian2 may change what they want; __main__ runs.
     return [
         module.name
         for package in PACKAGES
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
-        if "lava.processes" not in module.name and not module.name.endswith("__main__") and not module.name.endswith("worker")
+        if not module.name.endswith(("__main__", "worker", "lava.network")) and "lava.processes" not in module.name
     ]
 
 

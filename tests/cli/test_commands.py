@@ -69,7 +69,7 @@ def test_simulate_writes_results_and_prints_the_ledger(sparsespike: Run, tmp_pat
 
 
 def test_compare_reports_the_first_divergence(sparsespike: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A synapse that one backend loses is found, with population, image, neuron and step."""
+    """A backend that loses synapses is found out; the divergence names where."""
     from sparsespike.cli import compare
 
     real = compare.get_backend
@@ -83,8 +83,7 @@ def test_compare_reports_the_first_divergence(sparsespike: Run, folder: Path, mo
         def run(self, graph: SpikingGraph, *arguments: Any, **settings: Any) -> Any:
             first = graph.into(graph.spiking[0])[0]
             matrix = first.connection.to_csr().to_scipy().tolil()
-            strongest = abs(matrix.tocsr()).sum(axis=1).argmax()
-            matrix[strongest] = 0
+            matrix[24:40] = 0  # the pixels in the middle of a digit
             lossy = Projection(first.pre, first.post, CSRConnection.from_scipy(matrix.tocsr()))
             rest = [p for p in graph.projections if p.key != first.key]
             return NativeBackend().run(SpikingGraph(graph.populations, [lossy, *rest]), *arguments, **settings)
@@ -94,7 +93,7 @@ def test_compare_reports_the_first_divergence(sparsespike: Run, folder: Path, mo
     assert compared.code == 1
     (row,) = json.loads(compared.out)["comparisons"]
     assert row["equal"] is False
-    assert row["first_divergence"]
+    assert "hidden1" in row["first_divergence"]
 
 
 def test_train_resumes_and_refuses_another_run(sparsespike: Run, folder: Path) -> None:
