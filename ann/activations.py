@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from sparsespike.common.errors import ConfigError
 
-ACTIVATIONS = ("relu", "qcfs")
 LAMBDA_MIN = 1e-3
 
 

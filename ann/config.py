@@ -6,11 +6,11 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from sparsespike.ann.activations import ACTIVATIONS
 from sparsespike.ann.augment import AUGMENTATIONS
 from sparsespike.ann.topology import EvolutionConfig, recipe
 from sparsespike.common.errors import ConfigError
 
+ACTIVATIONS = ("relu", "qcfs")
 TOPOLOGIES = ("csti", "er", "bsw", "brf")
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from sparsespike.ann.activations import ACTIVATIONS, QCFS
+from sparsespike.ann.activations import QCFS
+from sparsespike.ann.config import ACTIVATIONS
 from sparsespike.ann.sparse import DenseLinear, SparseLinear
 from sparsespike.ann.topology import Topology
 from sparsespike.common.errors import ConfigError, ModelError

@@ -2,8 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sparsespike.ann.config import TrainConfig
-from sparsespike.ann.run_folder import EpochRecord
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One row of ``metrics.csv``.
+
+    Attributes
+    ----------
+    epoch : int
+        Counted from 1.
+    loss, train_accuracy : float
+        Means over the epoch's batches, as they were trained on.
+    validation_accuracy : float
+        After the epoch; none without a validation split.
+    sparsity : float
+        Fraction of absent links over all layers that hold a topology, 0 for a dense network.
+    anp : float
+        Active neuron percolation: fraction of neurons, from inputs to the last hidden layer, that take part.
+    overlap : float
+        Share of the links added before the epoch that had just been removed.
+    lr : float
+    seconds : float
+        The whole epoch, change of topology and evaluation included.
+    update_seconds : float
+        The change of topology before the epoch; 0 if there was none.
+    """
+
+    epoch: int
+    loss: float
+    train_accuracy: float
+    validation_accuracy: float | None
+    sparsity: float
+    anp: float
+    overlap: float
+    lr: float
+    seconds: float
+    update_seconds: float
 
 
 class TrainProgress:

@@ -16,7 +16,7 @@ import io
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,47 +24,11 @@ from torch import Tensor
 
 from sparsespike.ann.checkpoint import load_tensors, save_tensors
 from sparsespike.ann.config import TrainConfig
+from sparsespike.ann.progress import EpochRecord
 from sparsespike.common.errors import ConfigError, ModelError
 from sparsespike.common.files import write_text
 
 CHECKPOINT_KEY = "sparsespike-checkpoint"
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One row of ``metrics.csv``.
-
-    Attributes
-    ----------
-    epoch : int
-        Counted from 1.
-    loss, train_accuracy : float
-        Means over the epoch's batches, as they were trained on.
-    validation_accuracy : float
-        After the epoch; none without a validation split.
-    sparsity : float
-        Fraction of absent links over all layers that hold a topology, 0 for a dense network.
-    anp : float
-        Active neuron percolation: fraction of neurons, from inputs to the last hidden layer, that take part.
-    overlap : float
-        Share of the links added before the epoch that had just been removed.
-    lr : float
-    seconds : float
-        The whole epoch, change of topology and evaluation included.
-    update_seconds : float
-        The change of topology before the epoch; 0 if there was none.
-    """
-
-    epoch: int
-    loss: float
-    train_accuracy: float
-    validation_accuracy: float | None
-    sparsity: float
-    anp: float
-    overlap: float
-    lr: float
-    seconds: float
-    update_seconds: float
 
 
 class Checkpoint(NamedTuple):

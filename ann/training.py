@@ -23,8 +23,8 @@ from sparsespike.ann.data import DataSplits
 from sparsespike.ann.evaluate import accuracy
 from sparsespike.ann.evolution import active_share, evolve_model, initial_topologies, link_gradients, sparsity
 from sparsespike.ann.models import MLP, MLPSpec
-from sparsespike.ann.progress import TrainProgress
-from sparsespike.ann.run_folder import Checkpoint, EpochRecord, RunFolder
+from sparsespike.ann.progress import EpochRecord, TrainProgress
+from sparsespike.ann.run_folder import Checkpoint, RunFolder
 from sparsespike.common.errors import ModelError
 
 

@@ -11,8 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from sparsespike.ann.config import TOPOLOGIES, TrainConfig
-from sparsespike.ann.progress import TrainProgress
-from sparsespike.ann.run_folder import EpochRecord
+from sparsespike.ann.progress import EpochRecord, TrainProgress
 from sparsespike.ann.topology import RECIPES
 from sparsespike.cli.console import err, out, print_json, print_table
 from sparsespike.cli.options import Download, Json, whole_numbers

@@ -26,8 +26,8 @@ from sparsespike.ann.encoding import Encoding
 from sparsespike.ann.evaluate import accuracy
 from sparsespike.ann.evolution import evolve_model, link_gradients
 from sparsespike.ann.models import MLP, MLPSpec
-from sparsespike.ann.progress import TrainProgress
-from sparsespike.ann.run_folder import EpochRecord, RunFolder
+from sparsespike.ann.progress import EpochRecord, TrainProgress
+from sparsespike.ann.run_folder import RunFolder
 from sparsespike.ann.topology import er, link_count, recipe
 from sparsespike.ann.train import TrainingInterrupted, train
 from sparsespike.ann.training import Training
