@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import typer
+from rich.markup import escape
 
 from sparsespike.cli.benchmark import benchmark
 from sparsespike.cli.compare import compare
@@ -14,6 +15,7 @@ from sparsespike.cli.demo import demo
 from sparsespike.cli.doctor import doctor
 from sparsespike.cli.inspect import inspect
 from sparsespike.cli.simulate import simulate
+from sparsespike.cli.topology import topology
 from sparsespike.cli.train import train
 from sparsespike.common.errors import SparseSpikeError
 
@@ -23,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Train sparse, convert to a spiking graph, run it on native, Brian2 and Lava, and reconcile every synaptic event.",
 )
-for command in (train, convert, simulate, compare, inspect, doctor, demo):
+for command in (train, topology, convert, simulate, compare, inspect, doctor, demo):
     app.command()(command)
 app.add_typer(benchmark, name="benchmark")
 
@@ -33,5 +35,5 @@ def main() -> None:
     try:
         app(prog_name="sparsespike")
     except SparseSpikeError as error:
-        err.print(f"[bold red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
+        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
