@@ -112,6 +112,8 @@ def _print(account: Account, labels: NDArray[np.int64]) -> None:
     network = f"{account.name}: {account.graph.nnz:,} synapses, ANN {account.ann_accuracy:.2%}"
     title = f"{network}, {first.images} images, T = {first.steps}"
     print_runs(title, account.runs, labels)
+    names = ", ".join(run.backend for run in account.runs)
+    out.print(f"Rasters, spike counts, event counts and readouts of {names} are equal.\n", highlight=False)
     print_ledger(account.name, account.ledger)
     print_table(
         f"{account.name}: spike counts at T = L = {LEVELS} against the quantised ANN, all test images",
