@@ -35,7 +35,7 @@ def convert(
         print_json({"graph": str(target), "digest": graph.digest(), "synapses": graph.nnz, **report.to_dict()})
         return
     print_table(
-        f"Converted with {report.method.upper()}, L = {report.levels}, {report.bits} bits",
+        f"Converted with {report.method.upper()}, {report.bits} bits",
         ("population", "neurons", "links of the ANN", "synapses", "sparsity_%", "raised to 1", "weight error"),
         [(r.name, r.neurons, r.nnz_ann, r.nnz, 100 * r.sparsity, r.raised, r.weight_error) for r in report.layers],
     )

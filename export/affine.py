@@ -1,159 +1,264 @@
-"""A trained network between its framework and the spiking graph: affine layers in float64, with their QCFS activations."""
+"""Between network and graph: populations of neurons, each driven by an affine function of the populations before it.
+
+All that lies between two activations (convolutions, batch normalisation, pooling, additions) becomes one linear map a pair of
+populations and one bias a neuron, in float64.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from sparsespike.ann.encoding import Encoding
 from sparsespike.common.errors import ModelError
+from sparsespike.export.network import INPUT, Activate, Add, Convolve, Dense, Flatten, FloatArray, Network, Same, Shape
+from sparsespike.export.operators import Kernel, Matrix, Operator, add, compose, identity
 
-FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class AffineLayer:
-    """``x = W a + b``, then QCFS with threshold ``lam``; the readout has no activation.
-
-    Parameters
-    ----------
-    name : str
-        Name of the population that the layer becomes.
-    weights : scipy CSR matrix of float64, shape (outputs, inputs)
-        Rows are OUTPUTS, as in torch (a projection holds the transpose). Explicit zeros are dropped: a link whose weight is
-        exactly zero carries nothing and is no synapse.
-    bias : float64 array, shape (outputs,)
-    lam : float or None
-        Threshold of QCFS, positive; None for the readout.
-    links : int
-        Links that the layer was trained with, those with the weight zero included.
-
-    Raises
-    ------
-    ModelError
-        If a weight, bias or ``lam`` is not finite, or ``lam`` is not positive.
-    """
-
-    name: str
-    weights: sp.csr_matrix
-    bias: FloatArray
-    lam: float | None
-    links: int
-
-    def __post_init__(self) -> None:
-        weights = sp.csr_matrix(self.weights, dtype=np.float64)
-        if not weights.has_canonical_format or not np.all(weights.data):
-            weights = weights.copy()  # the steps below work in place
-            weights.sum_duplicates()
-            weights.eliminate_zeros()
-        bias = np.asarray(self.bias, dtype=np.float64)
-        for field, values in (("weights", weights.data), ("bias", bias)):
-            bad = int(np.count_nonzero(~np.isfinite(values)))
-            if bad:
-                raise ModelError(
-                    f"layer {self.name!r}, {field}: found {bad} of {values.size} values that are NaN or infinite, "
-                    "expected finite ones; train again with a smaller learning rate"
-                )
-        if bias.shape != (weights.shape[0],):
-            raise ModelError(f"layer {self.name!r}, bias: found shape {bias.shape}, expected ({weights.shape[0]},)")
-        if self.lam is not None and not (np.isfinite(self.lam) and self.lam > 0):
-            raise ModelError(
-                f"layer {self.name!r}: found the QCFS threshold lambda = {self.lam}, expected a finite value > 0; "
-                "a threshold that is not positive would fire at every step: train again with a larger initial lambda"
-            )
-        object.__setattr__(self, "weights", weights)
-        object.__setattr__(self, "bias", bias)
-
-    @property
-    def fan_in(self) -> NDArray[np.int64]:
-        """Links of each output, shape (outputs,)."""
-        return np.diff(self.weights.indptr).astype(np.int64)
-
-    @property
-    def fan_out(self) -> NDArray[np.int64]:
-        """Links of each input, shape (inputs,)."""
-        return np.bincount(self.weights.indices, minlength=self.weights.shape[1]).astype(np.int64)
-
-    def drive(self, inputs: NDArray[Any]) -> FloatArray:
-        """Pre-activations of a batch: (B, inputs) to (B, outputs)."""
-        return np.asarray((self.weights @ inputs.T).T + self.bias, dtype=np.float64)
-
-
-def qcfs_levels(x: FloatArray, lam: float, levels: int) -> NDArray[np.int64]:
-    """Integer level n of QCFS, whose output is ``lam * n / L`` (Bu et al. 2022): ``n = floor(clip(x / lam, 0, 1) * L + 1/2)``."""
-    return np.asarray(np.floor(np.clip(x / lam, 0.0, 1.0) * levels + 0.5), dtype=np.int64)
-
-
-def fold_input(layer: AffineLayer, slope: FloatArray, offset: FloatArray) -> AffineLayer:
-    """The layer that takes integers p where ``layer`` takes ``p * slope + offset``; both of shape (inputs,).
-
-    ``W (p slope + offset) + b = (W diag(slope)) p + (b + W offset)``: the offset becomes a bias of each neuron, through the links
-    that the neuron has.
-    """
-    return replace(layer, weights=sp.csr_matrix(layer.weights @ sp.diags(slope)), bias=layer.bias + layer.weights @ offset)
+READOUT = "readout"
 
 
 @dataclass(frozen=True, eq=False)
-class FoldedNetwork:
-    """A network without the hidden neurons that have no input.
+class Links:
+    """Weights of the ANN's layers that a population is driven through.
 
     Attributes
     ----------
-    layers : tuple of AffineLayer
-    kept : tuple of int64 arrays
-        For each layer the indices of its outputs that remain.
-    silent, folded : tuple of int
-        For each layer, removed outputs whose constant value was zero, and was not.
-    links_removed : tuple of int
-        For each layer, links lost because they came from a removed neuron of the layer before.
+    layers : tuple of str
+        Their nodes.
+    trained : int
+        Weights that they were trained with, those of value zero included; a convolution's are counted once a kernel.
+    nonzero : int
+    possible : int
+        Weights of the same layers if they were dense.
     """
 
-    layers: tuple[AffineLayer, ...]
-    kept: tuple[NDArray[np.int64], ...]
-    silent: tuple[int, ...]
-    folded: tuple[int, ...]
-    links_removed: tuple[int, ...]
+    layers: tuple[str, ...]
+    trained: int
+    nonzero: int
+    possible: int
 
 
-def fold_constants(layers: Sequence[AffineLayer], levels: int) -> FoldedNetwork:
-    """Remove hidden neurons without fan-in (percolation leaves them behind), and fold their output into the next biases.
+@dataclass(frozen=True, eq=False)
+class AffinePopulation:
+    """Neurons whose drive is ``sum over p of into[p] a_p + bias``.
 
-    Such a neuron's pre-activation is its bias b, whatever the image: in the ANN it outputs the constant ``lam n / L`` with
-    ``n = qcfs_levels(b)``; as an integrate-and-fire neuron it would fire n times in L steps. Over time that is a rate, so what it
-    sends along a link of weight w averages ``w lam n / L`` a step, and exactly this constant joins the next neuron's bias,
-    which is added every step. The sum over T = L steps is the same; only the unevenness of the spikes is gone. With n = 0 nothing
-    is folded. Removing links may leave a neuron of the next layer without fan-in; going from the input on, those are found too.
+    Attributes
+    ----------
+    name : str
+        Node of the activation, or ``readout``.
+    shape : (N,) or (C, y, x)
+    activation : Activate or None
+        None for the readout.
+    bias : float64 array, shape (N,)
+        Per neuron: at padded borders a folded input offset arrives through fewer taps.
+    into : mapping of population (or ``input``) to Operator
+        Rows = outputs.
+    links : Links
+    """
+
+    name: str
+    shape: Shape
+    activation: Activate | None
+    bias: FloatArray
+    into: Mapping[str, Operator]
+    links: Links
+
+    @property
+    def size(self) -> int:
+        """Number of neurons N."""
+        return len(self.bias)
+
+    @property
+    def fan_in(self) -> NDArray[np.int64]:
+        """Links of each neuron, shape (N,)."""
+        total = np.zeros(self.size, np.int64)
+        for operator in self.into.values():
+            if isinstance(operator, Kernel):
+                total += operator.pattern((operator.kernel != 0).astype(np.int32)).fan_in
+            else:
+                total += np.diff(operator.weights.indptr)
+        return total
+
+    @property
+    def nnz(self) -> int:
+        """Links of the whole population."""
+        return sum(operator.nnz for operator in self.into.values())
+
+
+def affine_populations(network: Network, encoding: Encoding) -> list[AffinePopulation]:
+    """The populations of a network that takes integer pixels, the readout last.
+
+    ``W (p slope + offset) + b = (W diag(slope)) p + (b + W offset)``: the encoding's slope joins the weights that leave the
+    input, its offset the biases.
 
     Raises
     ------
     ModelError
-        If a hidden layer, or the readout, has no link left: the network's output would not depend on its input.
+        If the encoding does not fit the input, or a map has to be expanded and is too large.
     """
-    remaining = list(layers)
-    kept, silent, folded, links_removed = [], [], [], [0]
-    for position, layer in enumerate(remaining):
-        if layer.weights.nnz == 0:
-            raise ModelError(f"layer {layer.name!r}: found no link that leads to the input, expected at least one")
-        if layer.lam is None:
-            kept.append(np.arange(layer.weights.shape[0]))
-            silent.append(0)
-            folded.append(0)
+    slope, offset = _input_map(network.input_shape, encoding)
+    constants = network.constants(offset[None])
+    maps: dict[str, dict[str, Operator]] = {INPUT: {INPUT: identity(network.input_shape)}}
+    layers: dict[str, frozenset[str]] = {INPUT: frozenset()}
+    shapes = {INPUT: network.input_shape} | {node.name: node.shape for node in network.nodes}
+    populations = []
+    for position, node in enumerate(network.nodes):
+        drive, passed = maps[node.inputs[0]], layers[node.inputs[0]]
+        if isinstance(node.layer, Add):
+            drive, passed = _sum(drive, maps[node.inputs[1]]), passed | layers[node.inputs[1]]
+        elif not isinstance(node.layer, Activate | Flatten | Same):
+            shape = shapes[node.inputs[0]]
+            drive = {source: compose(node.layer, operator, shape, node.shape) for source, operator in drive.items()}
+            passed = passed | {node.name} if isinstance(node.layer, Dense | Convolve) else passed
+        if isinstance(node.layer, Activate) or position == len(network.nodes) - 1:
+            activation = node.layer if isinstance(node.layer, Activate) else None
+            kernels = [operator.output_shape for operator in drive.values() if isinstance(operator, Kernel)]
+            constant = constants[node.inputs[0] if activation else node.name]
+            populations.append(
+                AffinePopulation(
+                    name=node.name if activation else READOUT,
+                    shape=kernels[0] if kernels else node.shape,  # flattened right after a convolution
+                    activation=activation,
+                    bias=constant.reshape(-1),
+                    into={s: scale_inputs(o, slope) if s == INPUT else o for s, o in drive.items()},
+                    links=_links(network, passed),
+                )
+            )
+            drive, passed = {node.name: identity(node.shape)}, frozenset()
+        maps[node.name], layers[node.name] = drive, passed
+    return populations
+
+
+def _input_map(shape: Shape, encoding: Encoding) -> tuple[FloatArray, FloatArray]:
+    """Slope and offset of each input neuron, both of shape (N,)."""
+    channels, size = len(encoding.mean), int(np.prod(shape))
+    if size % channels or (len(shape) == 3 and channels not in (1, shape[0])):
+        expected = f"{shape[0]} channels" if len(shape) == 3 else f"a multiple of the encoding's {channels} channels"
+        found = f"an encoding of {channels} channels" if len(shape) == 3 else f"{size} inputs"
+        raise ModelError(f"model: found {found}, expected {expected}")
+    return np.repeat(encoding.scale, size // channels), np.repeat(encoding.offset, size // channels)
+
+
+def _sum(one: Mapping[str, Operator], other: Mapping[str, Operator]) -> dict[str, Operator]:
+    total = dict(one)
+    for source, operator in other.items():
+        total[source] = add(total[source], operator) if source in total else operator
+    return total
+
+
+def _links(network: Network, names: frozenset[str]) -> Links:
+    layers = [node for node in network.nodes if node.name in names]
+    trained = nonzero = possible = 0
+    for node in layers:
+        if isinstance(node.layer, Dense):
+            weights = node.layer.weights
+            counts = (node.layer.links, int(weights.nnz), int(weights.shape[0] * weights.shape[1]))
+        elif isinstance(node.layer, Convolve):
+            kernel = node.layer.kernel
+            counts = (node.layer.links, int(np.count_nonzero(kernel)), kernel.size)
+        trained, nonzero, possible = trained + counts[0], nonzero + counts[1], possible + counts[2]
+    return Links(tuple(node.name for node in layers), trained, nonzero, possible)
+
+
+def scale_inputs(operator: Operator, factor: FloatArray) -> Operator:
+    """``W diag(factor)``, one positive factor a presynaptic neuron; a convolution stays one if each channel has one factor."""
+    if isinstance(operator, Matrix):
+        return operator.scaled(np.ones(operator.size[0]), factor)
+    channels = factor.reshape(operator.input_shape[0], -1)
+    if np.all(channels == channels[:, :1]):
+        return operator.scaled(np.ones(len(operator.kernel)), channels[:, 0])
+    return Matrix(operator.matrix()).scaled(np.ones(operator.size[0]), factor)
+
+
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """Populations without the hidden neurons that have no input or never fire.
+
+    Attributes
+    ----------
+    populations : tuple of AffinePopulation
+    kept : mapping of population to int64 array
+        Indices of its neurons that remain.
+    silent, folded, links_removed : mapping of population to int
+        Removed neurons whose constant output was zero, and was not; links lost because they came from or led to a removed neuron.
+    """
+
+    populations: tuple[AffinePopulation, ...]
+    kept: Mapping[str, NDArray[np.int64]]
+    silent: Mapping[str, int]
+    folded: Mapping[str, int]
+    links_removed: Mapping[str, int]
+
+
+def remove_constants(populations: Sequence[AffinePopulation], never: Mapping[str, NDArray[np.bool_]] | None = None) -> Folded:
+    """Remove hidden neurons without fan-in (percolation leaves them behind), and fold their output into the next biases.
+
+    Such a neuron's pre-activation is its bias b, whatever the image: in the ANN it outputs the constant ``f(b)``; as an
+    integrate-and-fire neuron it would fire at that rate. What it sends along a link of weight w averages ``w f(b)`` a step, and
+    exactly this constant joins the next neuron's bias, which is added every step. The sum over steps is the same; only the
+    unevenness of the spikes is gone. With ``f(b) = 0`` nothing is folded. Removing links may leave a neuron of the next
+    population without fan-in; going from the input on, those are found too.
+
+    Neurons of a population of shape (C, y, x) all stay: a convolution has no place for absent ones, and one without fan-in
+    fires at its constant rate by itself.
+
+    Parameters
+    ----------
+    populations : sequence of AffinePopulation
+        The readout last.
+    never : mapping of population to bool array, shape (N,), optional
+        Neurons that are to be removed as silent although they have input.
+
+    Raises
+    ------
+    ModelError
+        If a population has no link left: the network's output would not depend on its input.
+    """
+    remaining = {population.name: population for population in populations}
+    kept, silent, folded = {}, {}, {}
+    removed = dict.fromkeys(remaining, 0)
+    for name in [population.name for population in populations]:
+        population = remaining[name]
+        if population.nnz == 0:
+            raise ModelError(f"layer {name!r}: found no link that leads to the input, expected at least one")
+        fan_in = population.fan_in
+        dropped = np.zeros(population.size, bool) if never is None or name not in never else never[name] & (fan_in > 0)
+        constant = np.zeros(population.size)
+        if population.activation is not None and len(population.shape) == 1:
+            constant = np.where(fan_in > 0, 0.0, population.activation(population.bias[None])[0])
+            dropped = dropped | (fan_in == 0)
+        alive = ~dropped
+        kept[name] = np.flatnonzero(alive)
+        silent[name], folded[name] = int(np.count_nonzero(dropped & (constant == 0))), int(np.count_nonzero(constant))
+        if not dropped.any():
             continue
-        alive = layer.fan_in > 0
-        level = np.where(alive, 0, qcfs_levels(layer.bias, layer.lam, levels))
-        following = remaining[position + 1]
-        remaining[position] = replace(layer, weights=layer.weights[alive], bias=layer.bias[alive])
-        remaining[position + 1] = replace(
-            following,
-            weights=following.weights[:, alive],
-            bias=following.bias + following.weights @ (layer.lam * level / levels),
+        if not alive.any():
+            raise ModelError(f"layer {name!r}: found no neuron that can fire, expected at least one")
+        removed[name] += int(fan_in[dropped].sum())
+        remaining[name] = replace(
+            population,
+            shape=(int(alive.sum()),),
+            bias=population.bias[alive],
+            into={pre: Matrix(operator.matrix()[alive]) for pre, operator in population.into.items()},
         )
-        kept.append(np.flatnonzero(alive))
-        silent.append(int(np.count_nonzero(~alive & (level == 0))))
-        folded.append(int(np.count_nonzero(level)))
-        links_removed.append(following.weights.nnz - remaining[position + 1].weights.nnz)
-    return FoldedNetwork(tuple(remaining), tuple(kept), tuple(silent), tuple(folded), tuple(links_removed))
+        for reader in [p for p in remaining.values() if name in p.into]:
+            weights = reader.into[name].matrix()
+            left = Matrix(sp.csr_matrix(weights[:, alive]))
+            removed[reader.name] += int(weights.nnz) - left.nnz
+            remaining[reader.name] = replace(reader, bias=reader.bias + weights @ constant, into={**reader.into, name: left})
+    return Folded(tuple(remaining.values()), kept, silent, folded, removed)
+
+
+def unit_spikes(populations: Sequence[AffinePopulation], amplitude: Mapping[str, FloatArray]) -> list[AffinePopulation]:
+    """The populations that take spikes of 1 where they took spikes of ``amplitude[p]``, positive and of shape (N,)."""
+    return [
+        replace(
+            population,
+            into={pre: o if pre == INPUT else scale_inputs(o, amplitude[pre]) for pre, o in population.into.items()},
+        )
+        for population in populations
+    ]

@@ -1,4 +1,4 @@
-"""QCFS conversion: a trained multilayer perceptron becomes an integer SpikingGraph (Bu et al., ICLR 2022).
+"""QCFS conversion: a trained network becomes an integer SpikingGraph (Bu et al., ICLR 2022).
 
 An integrate-and-fire neuron with threshold lambda, initial membrane lambda / 2 and reset by subtraction, driven by a constant
 current for T = L steps, fires exactly as often as the QCFS activation has levels. Spikes are unit events here: their amplitude,
@@ -7,47 +7,45 @@ lambda, is folded into the outgoing weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from importlib.metadata import version
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from sparsespike.ann.encoding import Encoding
-from sparsespike.ann.models import MLP
-from sparsespike.common.errors import GraphError, ModelError
-from sparsespike.export.affine import AffineLayer, FoldedNetwork, fold_constants, fold_input, qcfs_levels
+from sparsespike.common.errors import ModelError
+from sparsespike.export.affine import READOUT, affine_populations
+from sparsespike.export.build import Conversion, Method, build_graph
+from sparsespike.export.calibrate import real_inputs
 from sparsespike.export.fidelity import integer_levels
-from sparsespike.export.graph import Population, Projection, SpikingGraph
-from sparsespike.export.mlp import read_mlp
-from sparsespike.export.quantise import RoundedLayer, check_bits, round_layer
-from sparsespike.export.report import ConversionReport, LayerReport
-
-INPUT = "input"
-READOUT = "readout"
+from sparsespike.export.network import Activate, FloatArray, Network
+from sparsespike.export.quantise import check_bits
+from sparsespike.export.source import check_activations, read_network
 
 
-class Conversion(NamedTuple):
-    """A spiking graph and what became of the network on the way."""
-
-    graph: SpikingGraph
-    report: ConversionReport
-    kept: Mapping[str, NDArray[np.int64]]
-    """For each hidden population the ANN neurons that it holds, in order."""
-
-
-def convert_qcfs(model: MLP, encoding: Encoding, bits: int = 16, *, provenance: Mapping[str, Any] | None = None) -> Conversion:
-    """Convert a multilayer perceptron with QCFS activations.
+def convert_qcfs(
+    model: nn.Module,
+    encoding: Encoding,
+    bits: int = 16,
+    *,
+    input_shape: Sequence[int] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Conversion:
+    """Convert a network with QCFS activations.
 
     Parameters
     ----------
-    model : MLP
+    model : Module
+        An MLP of this package, or any model that :func:`sparsespike.export.trace.trace` accepts.
     encoding : Encoding
-        How integer pixels stand for the model's real inputs; folded into the first projection and its biases.
+        How integer pixels stand for the model's real inputs; folded into the first projections and their biases.
     bits : int
         Width of a weight, sign included, 2 to 24.
+    input_shape : (N,) or (C, y, x), optional
+        Of one input; known for an MLP.
     provenance : mapping, optional
         JSON values to keep in the graph beside the ones written here (method, T, bits, encoding, sparsity, versions, the report):
         data set, seed, accuracy of the ANN ...
@@ -55,39 +53,42 @@ def convert_qcfs(model: MLP, encoding: Encoding, bits: int = 16, *, provenance: 
     Returns
     -------
     Conversion
-        Populations ``input``, ``hidden1`` ... and ``readout``. Their links are the ANN's, except those of hidden neurons
-        without fan-in (see :func:`sparsespike.export.affine.fold_constants`), which the report counts.
+        Populations ``input``, one for each activation, and ``readout``. Their links are the ANN's, except those of hidden
+        neurons without fan-in (see :func:`sparsespike.export.affine.remove_constants`), which the report counts.
 
     Raises
     ------
     ModelError
-        If the model is no such perceptron, a weight is not finite, a lambda is not positive, or a layer has no link.
+        If a layer cannot be converted, a weight is not finite, a lambda is not positive, or a layer has no link.
     ConfigError
         If ``bits`` is out of range.
     """
     check_bits(bits)
-    layers, levels = read_mlp(model)
-    folded = _fold(layers, levels, encoding)
-    rounded = [round_layer(layer, bits) for layer in folded.layers]
-    report = ConversionReport("qcfs", bits, levels, tuple(_layer_reports(layers, folded, rounded)))
-    kept = {layer.name: kept for layer, kept in zip(folded.layers[:-1], folded.kept, strict=False)}
-    written = {
-        "method": "qcfs",
-        "T": levels,
-        "bits": bits,
-        "encoding": encoding.to_dict(),
-        "sparsity": {layer.name: layer.sparsity for layer in report.layers},
-        "versions": {package: version(package) for package in ("sparsespike", "numpy", "torch")},
-        "conversion": report.to_dict(),
-    }
-    graph = _assemble([layer.name for layer in layers], rounded, encoding, {**(provenance or {}), **written})
-    for projection, layer in zip(graph.projections, report.layers, strict=True):
-        if projection.connection.nnz != layer.nnz_ann - layer.links_removed:
-            raise GraphError(
-                f"projection into {layer.name!r}: found {projection.connection.nnz} synapses, expected {layer.nnz_ann} links "
-                f"minus {layer.links_removed} of removed neurons; this is a mistake in the conversion: please report it"
-            )
-    return Conversion(graph, report, kept)
+    network = read_network(model, input_shape)
+    levels = _levels(network)
+    return build_graph(
+        affine_populations(network, encoding),
+        {node.name: _threshold(node.layer, node.shape) for node in network.activations if isinstance(node.layer, Activate)},
+        network.input_shape,
+        encoding,
+        Method("qcfs", "if", 0.5, {"levels": levels}),
+        bits,
+        {**(provenance or {}), "T": levels},
+    )
+
+
+def _levels(network: Network) -> int:
+    advice = "train the model with activation='qcfs', or convert it with another method"
+    levels = {activation.levels for activation in check_activations(network, "qcfs", advice)}
+    if len(levels) != 1 or None in levels:
+        raise ModelError(f"model: found QCFS levels {sorted(n for n in levels if n)}, expected one L for all layers")
+    return levels.pop() or 1
+
+
+def _threshold(activation: Activate, shape: tuple[int, ...]) -> FloatArray:
+    """lambda of each neuron, shape (N,)."""
+    lam = np.asarray(activation.lam)
+    return np.broadcast_to(lam.reshape((-1, *(1,) * (len(shape) - 1))), shape).reshape(-1).copy()
 
 
 @dataclass(frozen=True)
@@ -113,31 +114,42 @@ class RoundingCost:
 
 
 def rounding_cost(
-    model: MLP, encoding: Encoding, pixels: NDArray[Any], labels: NDArray[Any], bits: Iterable[int] = (24, 16, 8)
+    model: nn.Module,
+    encoding: Encoding,
+    pixels: NDArray[Any],
+    labels: NDArray[Any],
+    bits: Iterable[int] = (24, 16, 8),
+    *,
+    input_shape: Sequence[int] | None = None,
 ) -> tuple[RoundingCost, ...]:
     """Measure what a conversion's rounding costs: the ANN in float64 beside the same ANN in the integers of the graph.
 
     Parameters
     ----------
-    model : MLP
+    model : Module
+        With QCFS activations.
     encoding : Encoding
     pixels : integer array, shape (B, N) or (B, C, y, x)
         Images; evaluated at once, so a few thousand at most for wide networks.
     labels : integer array, shape (B,)
     bits : iterable of int
         Widths to measure.
+    input_shape : (N,) or (C, y, x), optional
+        Of one input; known for an MLP.
     """
-    layers, levels = read_mlp(model)
-    network = _fold(layers, levels, encoding).layers
-    rates = np.asarray(pixels).reshape(len(pixels), -1)
-    real = {}
-    for layer in network[:-1]:
-        real[layer.name] = qcfs_levels(layer.drive(rates), layer.lam or 1.0, levels)
-        rates = real[layer.name] / levels
-    ann_class = network[-1].drive(rates).argmax(axis=1)
+    network = read_network(model, input_shape)
+    levels = _levels(network)
+    outputs = network.evaluate(real_inputs(network, encoding, pixels))
+    real = {
+        node.name: np.rint(outputs[node.name].reshape(len(pixels), -1) * levels / _threshold(node.layer, node.shape))
+        for node in network.activations
+        if isinstance(node.layer, Activate)
+    }
+    ann_class = outputs[network.nodes[-1].name].argmax(axis=1)
     costs = []
     for width in bits:
-        integer = integer_levels(convert_qcfs(model, encoding, width).graph, pixels, levels)
+        graph, _, kept = convert_qcfs(model, encoding, width, input_shape=input_shape)
+        integer = integer_levels(graph, pixels, levels)
         predicted = integer[READOUT].argmax(axis=1)
         costs.append(
             RoundingCost(
@@ -145,70 +157,7 @@ def rounding_cost(
                 ann_accuracy=float(np.mean(ann_class == labels)),
                 accuracy=float(np.mean(predicted == labels)),
                 changed=float(np.mean(predicted != ann_class)),
-                levels_changed={name: float(np.mean(integer[name] != found)) for name, found in real.items()},
+                levels_changed={name: float(np.mean(integer[name] != real[name][:, at])) for name, at in kept.items()},
             )
         )
     return tuple(costs)
-
-
-def _fold(layers: list[AffineLayer], levels: int, encoding: Encoding) -> FoldedNetwork:
-    """Layers that take pixels and unit spikes: input encoding, constant neurons and spike amplitudes folded in."""
-    inputs = layers[0].weights.shape[1]
-    pixels, rest = divmod(inputs, len(encoding.mean))
-    if rest:
-        raise ModelError(f"model: found {inputs} inputs, expected a multiple of the encoding's {len(encoding.mean)} channels")
-    first = fold_input(layers[0], np.repeat(encoding.scale, pixels), np.repeat(encoding.offset, pixels))
-    network = fold_constants([first, *layers[1:]], levels)
-    amplitudes = [1.0] + [layer.lam or 1.0 for layer in network.layers[:-1]]
-    unit = (replace(layer, weights=a * layer.weights) for a, layer in zip(amplitudes, network.layers, strict=True))
-    return replace(network, layers=tuple(unit))
-
-
-def _layer_reports(layers: list[AffineLayer], network: FoldedNetwork, rounded: list[RoundedLayer]) -> Iterable[LayerReport]:
-    for i, (layer, integer) in enumerate(zip(layers, rounded, strict=True)):
-        possible = layer.weights.shape[0] * layer.weights.shape[1]
-        unread = network.layers[i + 1].fan_out == 0 if i + 1 < len(layers) else np.zeros(0)
-        yield LayerReport(
-            name=layer.name,
-            neurons_ann=layer.weights.shape[0],
-            neurons=integer.connection.n_post,
-            silent=network.silent[i],
-            folded=network.folded[i],
-            without_fan_out=int(np.count_nonzero(unread)),
-            nnz_ann=layer.weights.nnz,
-            zero_links=layer.links - layer.weights.nnz,
-            links_removed=network.links_removed[i],
-            nnz=integer.connection.nnz,
-            sparsity=1 - layer.weights.nnz / possible,
-            raised=integer.raised,
-            weight_error=integer.weight_error,
-            threshold_error=integer.threshold_error,
-            scale_min=float(integer.scale.min()),
-            scale_max=float(integer.scale.max()),
-        )
-
-
-def _assemble(names: list[str], rounded: list[RoundedLayer], encoding: Encoding, provenance: Mapping[str, Any]) -> SpikingGraph:
-    populations = [
-        Population(
-            name=INPUT,
-            shape=(rounded[0].connection.shape[0],),
-            kind="input",
-            value_range=encoding.value_range,
-            scale=np.asarray(1.0 / encoding.unit),
-        )
-    ]
-    for name, layer in zip(names, rounded, strict=True):
-        populations.append(
-            Population(
-                name=name,
-                shape=(layer.connection.n_post,),
-                kind="readout" if layer.threshold is None else "if",
-                threshold=layer.threshold,
-                v_init=np.zeros_like(layer.bias) if layer.threshold is None else layer.threshold // 2,
-                bias=layer.bias,
-                scale=layer.scale,
-            )
-        )
-    keys = zip([INPUT, *names], names, rounded, strict=False)
-    return SpikingGraph(populations, [Projection(pre, post, layer.connection) for pre, post, layer in keys], provenance)

@@ -1,4 +1,4 @@
-"""Folding the input's normalisation and the neurons without fan-in: the function computed stays the same, to the bit."""
+"""Affine populations of a network: the function computed stays the same, to the bit."""
 
 from __future__ import annotations
 
@@ -11,39 +11,51 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from sparsespike.ann.encoding import Encoding
 from sparsespike.common.errors import ModelError
-from sparsespike.export.affine import AffineLayer, fold_constants, fold_input, qcfs_levels
+from sparsespike.export.affine import READOUT, AffinePopulation, affine_populations, remove_constants, unit_spikes
+from sparsespike.export.network import INPUT, Activate, Dense, Network, Node, qcfs_levels
 
 
-def layer(weights: Sequence[Sequence[float]] | np.ndarray, bias: Sequence[float], lam: float | None = 1.0) -> AffineLayer:
+def dense(weights: Sequence[Sequence[float]] | np.ndarray, bias: Sequence[float]) -> Dense:
     matrix = sparse.csr_matrix(np.asarray(weights, float))
-    return AffineLayer("hidden1" if lam else "readout", matrix, np.asarray(bias, float), lam, matrix.nnz)
+    return Dense(matrix, np.asarray(bias, float), matrix.nnz)
 
 
-@pytest.mark.parametrize(
-    ("weights", "bias", "lam", "message"),
-    [
-        ([[np.nan, 1.0]], [0.0], 1.0, "layer 'hidden1', weights: found 1 of 2 values that are NaN or infinite"),
-        ([[np.inf, np.nan]], [0.0], 1.0, "weights: found 2 of 2 values"),
-        ([[1.0]], [-np.inf], 1.0, "layer 'hidden1', bias: found 1 of 1 values"),
-        ([[1.0]], [0.0, 0.0], 1.0, "bias: found shape (2,), expected (1,)"),
-        ([[1.0]], [0.0], -0.5, "found the QCFS threshold lambda = -0.5, expected a finite value > 0"),
-        ([[1.0]], [0.0], float("nan"), "lambda = nan"),
-        ([[1.0]], [0.0], float("inf"), "lambda = inf"),
-    ],
-)
-def test_values_that_cannot_be_converted(weights: list[list[float]], bias: list[float], lam: float, message: str) -> None:
-    with pytest.raises(ModelError) as caught:
-        layer(weights, bias, lam)
-    assert message in str(caught.value)
+def network(layers: Sequence[tuple[Dense, float | None]], levels: int = 4) -> Network:
+    """A chain of dense layers, each with its lambda; the last one has none."""
+    nodes, before = [], INPUT
+    for i, (layer, lam) in enumerate(layers):
+        shape = (len(layer.bias),)
+        nodes.append(Node(f"layer{i}", layer, (before,), shape))
+        before = f"layer{i}"
+        if lam is not None:
+            nodes.append(Node(f"hidden{i + 1}", Activate("qcfs", np.asarray(lam), levels), (before,), shape))
+            before = f"hidden{i + 1}"
+    return Network((layers[0][0].weights.shape[1],), tuple(nodes))
+
+
+PLAIN = Encoding((0, 16), 1, (0.0,), (1.0,))
+"""Pixels stand for themselves."""
+
+
+def populations(*layers: tuple[Dense, float | None], levels: int = 4) -> list[AffinePopulation]:
+    return affine_populations(network(layers, levels), PLAIN)
+
+
+def evaluate(chain: Sequence[AffinePopulation], inputs: np.ndarray) -> np.ndarray:
+    values = {INPUT: inputs}
+    for population in chain:
+        drive = population.bias + sum((o.matrix() @ values[pre].T).T for pre, o in population.into.items())
+        values[population.name] = drive if population.activation is None else population.activation(drive)
+    return values[READOUT]
 
 
 def test_links_with_the_weight_zero_are_dropped() -> None:
     matrix = sparse.csr_matrix((np.array([1.0, 0.0]), np.array([0, 1]), np.array([0, 2])), shape=(1, 2))
-    made = AffineLayer("hidden1", matrix, np.zeros(1), 1.0, 2)
+    made = Dense(matrix, np.zeros(1), 2)
     assert (made.weights.nnz, made.links) == (1, 2)
     assert matrix.nnz == 2
-    assert (made.fan_in.tolist(), made.fan_out.tolist()) == ([1], [1, 0])
 
 
 def test_levels_of_qcfs() -> None:
@@ -51,56 +63,71 @@ def test_levels_of_qcfs() -> None:
     x = np.array([-9.0, -0.25, -0.125, 0.0, 0.124, 0.125, 0.375, 0.874, 0.875, 1.0, 9.0])
     assert qcfs_levels(x, 1.0, 4).tolist() == [0, 0, 0, 0, 0, 1, 2, 3, 4, 4, 4]
     assert np.array_equal(qcfs_levels(2 * x, 2.0, 4), qcfs_levels(x, 1.0, 4))
+    both = Activate("qcfs", np.array([1.0, 2.0]), 4)(np.array([[0.375, 0.75]]))
+    assert both.tolist() == [[0.5, 1.0]]
 
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**16))
-def test_fold_input_is_exact_in_binary_fractions(seed: int) -> None:
+def test_the_encoding_is_folded_exactly_in_binary_fractions(seed: int) -> None:
+    """Two channels, each with its own mean and deviation: real = (pixel / 4 - mean) / std."""
     rng = np.random.default_rng(seed)
-    weights = rng.integers(-9, 10, (3, 4)) / 8
-    slope, offset = rng.integers(1, 9, 4) / 16, rng.integers(-9, 10, 4) / 4
-    original = layer(weights, rng.integers(-9, 10, 3) / 2)
+    mean, std = rng.integers(-9, 10, 2) / 4, 2.0 ** rng.integers(-3, 2, 2)
+    layer = dense(rng.integers(-9, 10, (3, 4)) / 8, rng.integers(-9, 10, 3) / 2)
+    (readout,) = affine_populations(network([(layer, None)]), Encoding((0, 255), 4, tuple(mean), tuple(std)))
     pixels = rng.integers(0, 256, (5, 4))
-    folded = fold_input(original, slope, offset)
-    assert np.array_equal(folded.drive(pixels), original.drive(pixels * slope + offset))
-    assert folded.weights.nnz == original.weights.nnz
+    real = (pixels / 4 - np.repeat(mean, 2)) / np.repeat(std, 2)
+    assert np.array_equal(evaluate([readout], pixels), layer(real))
+    assert readout.nnz == layer.weights.nnz
 
 
-def evaluate(layers: Sequence[AffineLayer], inputs: np.ndarray, levels: int) -> np.ndarray:
-    for hidden in layers[:-1]:
-        assert hidden.lam is not None
-        inputs = hidden.lam * qcfs_levels(hidden.drive(inputs), hidden.lam, levels) / levels
-    return layers[-1].drive(inputs)
+def test_unit_spikes_carry_the_amplitude_in_the_weights() -> None:
+    chain = populations((dense([[1.0], [2.0]], [0.0, 0.0]), 1.0), (dense([[3.0, 5.0]], [1.0]), None))
+    unit = unit_spikes(chain, {"hidden1": np.array([0.5, 4.0])})
+    assert unit[0].into[INPUT].matrix().toarray().tolist() == [[1.0], [2.0]]
+    assert unit[1].into["hidden1"].matrix().toarray().tolist() == [[1.5, 20.0]]
+    assert unit[1].bias.tolist() == [1.0]
 
 
 def test_a_constant_neuron_becomes_a_bias() -> None:
     """Bias 0.6 with lambda 2 and L = 4 quantises to 2 * 1/4 = 0.5, and reaches the readout through a weight of 3."""
-    first = layer([[1.0], [0.0], [0.0]], [0.0, 0.6, -1.0], 2.0)
-    last = layer([[1.0, 3.0, 5.0]], [0.25], None)
-    folded = fold_constants([first, last], 4)
-    assert folded.kept[0].tolist() == [0]
-    assert (folded.silent, folded.folded, folded.links_removed) == ((1, 0), (1, 0), (0, 2))
-    assert folded.layers[1].bias.tolist() == [0.25 + 3.0 * 0.5]
-    assert folded.layers[1].weights.toarray().tolist() == [[1.0]]
+    first = dense([[1.0], [0.0], [0.0]], [0.0, 0.6, -1.0])
+    last = dense([[1.0, 3.0, 5.0]], [0.25])
+    folded = remove_constants(populations((first, 2.0), (last, None)))
+    assert folded.kept["hidden1"].tolist() == [0]
+    assert (folded.silent, folded.folded) == ({"hidden1": 1, "readout": 0}, {"hidden1": 1, "readout": 0})
+    assert folded.links_removed == {"hidden1": 0, "readout": 2}
+    assert folded.populations[1].bias.tolist() == [0.25 + 3.0 * 0.5]
+    assert folded.populations[1].into["hidden1"].matrix().toarray().tolist() == [[1.0]]
 
 
 def test_removal_goes_on_into_the_next_layer() -> None:
-    first = layer([[1.0, 0.0], [0.0, 0.0]], [0.0, 1.0], 1.0)
-    second = layer([[1.0, 0.0], [0.0, 0.5]], [0.0, 0.0], 1.0)  # its neuron 1 hears only the constant one
-    last = layer([[1.0, 2.0]], [0.0], None)
-    folded = fold_constants([first, second, last], 2)
-    assert [kept.tolist() for kept in folded.kept] == [[0], [0], [0]]
-    assert folded.folded == (1, 1, 0)
-    assert folded.links_removed == (0, 1, 1)
-    assert folded.layers[2].bias.tolist() == [2.0 * 0.5]
+    first = dense([[1.0, 0.0], [0.0, 0.0]], [0.0, 1.0])
+    second = dense([[1.0, 0.0], [0.0, 0.5]], [0.0, 0.0])  # its neuron 1 hears only the constant one
+    last = dense([[1.0, 2.0]], [0.0])
+    folded = remove_constants(populations((first, 1.0), (second, 1.0), (last, None), levels=2))
+    assert [folded.kept[name].tolist() for name in ("hidden1", "hidden2", "readout")] == [[0], [0], [0]]
+    assert folded.folded == {"hidden1": 1, "hidden2": 1, "readout": 0}
+    assert folded.links_removed == {"hidden1": 0, "hidden2": 1, "readout": 1}
+    assert folded.populations[2].bias.tolist() == [2.0 * 0.5]
+
+
+def test_neurons_that_are_never_to_fire_go_with_their_links() -> None:
+    first = dense([[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]], [0.0, 5.0, 0.6])
+    last = dense([[1.0, 3.0, 4.0]], [0.0])
+    folded = remove_constants(populations((first, 2.0), (last, None)), {"hidden1": np.array([False, True, False])})
+    assert folded.kept["hidden1"].tolist() == [0]
+    assert (folded.silent["hidden1"], folded.folded["hidden1"]) == (1, 1)
+    assert folded.links_removed == {"hidden1": 2, "readout": 2}
+    assert folded.populations[1].bias.tolist() == [4.0 * 0.5]
 
 
 @pytest.mark.parametrize("empty", [0, 1, 2])
 def test_a_layer_without_links(empty: int) -> None:
-    layers = [layer([[1.0]], [1.0]), layer([[1.0]], [1.0]), layer([[1.0]], [1.0], None)]
-    layers[empty] = layer([[0.0]], [1.0], layers[empty].lam)
+    layers = [(dense([[1.0]], [1.0]), 1.0), (dense([[1.0]], [1.0]), 1.0), (dense([[1.0]], [1.0]), None)]
+    layers[empty] = (dense([[0.0]], [1.0]), layers[empty][1])
     with pytest.raises(ModelError, match="found no link that leads to the input, expected at least one"):
-        fold_constants(layers, 4)
+        remove_constants(populations(*layers))
 
 
 @settings(max_examples=100, deadline=None)
@@ -112,13 +139,17 @@ def test_folding_constants_keeps_the_function(seed: int, density: float, levels:
     for i, (n, m) in enumerate(itertools.pairwise(widths)):
         weights = rng.integers(-8, 9, (m, n)) / 8 * (rng.random((m, n)) < density)
         weights[0, 0] = 0.5  # one link at least leads on
-        layers.append(layer(weights, rng.integers(-8, 9, m) / 8, None if i == 2 else float(2.0 ** rng.integers(-1, 3))))
-    folded = fold_constants(layers, levels)
-    inputs = rng.integers(0, 17, (6, 5)) / 16
-    assert np.array_equal(evaluate(folded.layers, inputs, levels), evaluate(layers, inputs, levels))
-    for i, (before, after) in enumerate(zip(layers, folded.layers, strict=True)):
-        assert after.weights.nnz == before.weights.nnz - folded.links_removed[i]
-        assert len(before.bias) == len(after.bias) + folded.silent[i] + folded.folded[i]
-        if after.lam is not None:
-            assert after.fan_in.min() > 0
-            assert np.array_equal(after.bias.shape, folded.kept[i].shape)
+        layers.append((dense(weights, rng.integers(-8, 9, m) / 8), None if i == 2 else float(2.0 ** rng.integers(-1, 3))))
+    chain = network(layers, levels)
+    before = affine_populations(chain, PLAIN)
+    folded = remove_constants(before)
+    inputs = rng.integers(0, 17, (6, 5)).astype(float)
+    expected = chain.evaluate(inputs)["layer2"]
+    assert np.array_equal(evaluate(before, inputs), expected)
+    assert np.array_equal(evaluate(folded.populations, inputs), expected)
+    for old, new in zip(before, folded.populations, strict=True):
+        name = old.name
+        assert new.nnz == old.nnz - folded.links_removed[name]
+        assert old.size == new.size + folded.silent[name] + folded.folded[name]
+        assert len(folded.kept[name]) == new.size
+        assert name == READOUT or new.fan_in.min() > 0

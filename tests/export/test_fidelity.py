@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sparsespike.backends.native import NativeBackend
 from sparsespike.backends.reference import reference
 from sparsespike.common.errors import GraphError
-from sparsespike.export.affine import qcfs_levels
+from sparsespike.export.build import Conversion
 from sparsespike.export.connections import CSRConnection
 from sparsespike.export.fidelity import (
     LayerDifference,
@@ -27,7 +27,8 @@ from sparsespike.export.fidelity import (
     layer_levels,
 )
 from sparsespike.export.graph import Population, Projection, SpikingGraph
-from sparsespike.export.qcfs import Conversion, convert_qcfs
+from sparsespike.export.network import qcfs_levels
+from sparsespike.export.qcfs import convert_qcfs
 
 
 @pytest.fixture(scope="module")

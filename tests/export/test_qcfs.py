@@ -146,9 +146,9 @@ def test_neurons_without_fan_in_are_removed_and_reported() -> None:
     assert (second.nnz_ann, second.links_removed, second.nnz) == (masks[1].sum(), lost, masks[1].sum() - lost)
     assert (last.silent, last.folded, last.links_removed) == (0, 0, 0)
     assert graph.nnz == sum(layer.nnz for layer in report.layers)
-    assert "hidden1: neurons without input, of constant output 0, removed: 1" in report.notes()
+    assert "hidden1: neurons without input or activity, of constant output 0, removed: 1" in report.notes()
     assert "hidden1: neurons without input, of another constant output, folded into the next biases: 1" in report.notes()
-    assert f"hidden2: links from removed neurons, removed with them: {lost}" in report.notes()
+    assert f"hidden2: links of removed neurons, removed with them: {lost}" in report.notes()
 
     pixels = np.random.default_rng(1).integers(0, 17, (200, 6))
     found = integer_levels(graph, pixels, 4)
@@ -228,19 +228,19 @@ def in_place(change: Callable[[MLP], Any]) -> Callable[[], nn.Module]:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: nn.Linear(2, 2), "model: found Linear, expected an MLP"),
+        (lambda: nn.Linear(2, 2), "model: found Linear and no input_shape, expected the shape of one input"),
         (lambda: MLP(MLPSpec((6, 5, 4), False, "relu")), "layer 'hidden1': found the activation ReLU, expected QCFS"),
-        (lambda: MLP(MLPSpec((6, 4), False, "qcfs")), "found QCFS levels [], expected one L for at least one hidden layer"),
+        (lambda: MLP(MLPSpec((6, 4), False, "qcfs")), "model: found no activation, expected QCFS after"),
         (lambda: MLP(MLPSpec((6, 5, 4), True, "qcfs")), "layer 'hidden1': found no link that leads to the input"),
-        (in_place(lambda m: m.layers[0].values[2].fill_(torch.nan)), "layer 'hidden1', weights: found 1 of"),
-        (in_place(lambda m: m.layers[2].weight[1, 1].fill_(torch.inf)), "layer 'readout', weights: found 1 of 20"),
-        (in_place(lambda m: m.layers[1].bias[0].fill_(torch.nan)), "layer 'hidden2', bias: found 1 of 5"),
-        (in_place(lambda m: m.activations[1].lam.fill_(0.0)), "layer 'hidden2': found the QCFS threshold lambda = 0.0"),
-        (in_place(lambda m: m.activations[0].lam.fill_(-1.0)), "layer 'hidden1': found the QCFS threshold lambda = -1.0"),
+        (in_place(lambda m: m.layers[0].values[2].fill_(torch.nan)), "layer 'layers.0' (SparseLinear): weight: found 1 of"),
+        (in_place(lambda m: m.layers[2].weight[1, 1].fill_(torch.inf)), "layer 'layers.2' (DenseLinear): weight: found 1 of 20"),
+        (in_place(lambda m: m.layers[1].bias[0].fill_(torch.nan)), "layer 'layers.1' (SparseLinear): bias: found 1 of 5"),
+        (in_place(lambda m: m.activations[1].lam.fill_(0.0)), "layer 'activations.1' (QCFS): found the QCFS threshold"),
+        (in_place(lambda m: m.activations[0].lam.fill_(-1.0)), "found the QCFS threshold lambda = -1.0"),
         (in_place(lambda m: m.activations[0].lam.fill_(torch.nan)), "lambda = nan, expected a finite value > 0"),
         (in_place(lambda m: setattr(m.activations[0], "levels", 3)), "found QCFS levels [3, 4], expected one L"),
-        (in_place(lambda m: m.activations.__setitem__(1, nn.Sigmoid())), "layer 'hidden2': found the activation Sigmoid"),
-        (in_place(lambda m: m.layers.__setitem__(1, nn.Bilinear(2, 2, 2))), "layer 'hidden2': found Bilinear, expected"),
+        (in_place(lambda m: m.activations.__setitem__(1, nn.Sigmoid())), "layer 'activations.1' (Sigmoid): integrate"),
+        (in_place(lambda m: m.layers.__setitem__(1, nn.Bilinear(2, 2, 2))), "layer 'layers.1' (Bilinear): expected Linear"),
     ],
 )  # fmt: skip
 def test_models_that_cannot_be_converted(make: Callable[[], nn.Module], message: str) -> None:
