@@ -1,8 +1,8 @@
 """Trained models and training state as files: safetensors with a JSON header, read without running code.
 
-A model file has the metadata key ``sparsespike-model``: a JSON object with ``format_version``, ``model`` (:class:`MLPSpec`),
-``encoding`` (:class:`Encoding`), ``classes``, and what is known of its training. Tensors carry the names of the module's
-``state_dict``.
+A model file has the metadata key ``sparsespike-model``: a JSON object with ``format_version``, ``model`` (:class:`MLPSpec` or
+:class:`ConvNetSpec`), ``encoding`` (:class:`Encoding`), ``classes``, and what is known of its training. Tensors carry the
+names of the module's ``state_dict``, which is the same whether sparse layers were trained truly sparse or masked dense.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sparsespike.ann.models import MLP, MLPSpec
+from sparsespike.ann.networks import Network, build, spec_from_dict
 from sparsespike.common.errors import ConfigError, ModelError
 from sparsespike.common.files import atomic_path
 
@@ -68,12 +68,12 @@ def load_tensors(path: str | os.PathLike[str], key: str) -> tuple[dict[str, Tens
     return tensors, metadata
 
 
-def save_model(path: str | os.PathLike[str], model: MLP, metadata: Mapping[str, Any]) -> None:
+def save_model(path: str | os.PathLike[str], model: Network, metadata: Mapping[str, Any]) -> None:
     """Write a trained model; ``metadata`` (plain values) is kept beside its description."""
     save_tensors(path, model.state_dict(), MODEL_KEY, {"model": model.spec.to_dict(), **metadata})
 
 
-def load_model(path: str | os.PathLike[str]) -> tuple[MLP, dict[str, Any]]:
+def load_model(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
     """Rebuild a trained model.
 
     Parameters
@@ -83,8 +83,8 @@ def load_model(path: str | os.PathLike[str]) -> tuple[MLP, dict[str, Any]]:
 
     Returns
     -------
-    model : MLP
-        In evaluation mode.
+    model : MLP or ConvNet
+        On the CPU, in evaluation mode.
     metadata : dict
         ``encoding`` (for :meth:`Encoding.from_dict`), ``classes``, accuracies, and what else was saved.
 
@@ -98,7 +98,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[MLP, dict[str, Any]]:
     file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
     tensors, metadata = load_tensors(file, MODEL_KEY)
     try:
-        model = MLP(MLPSpec.from_dict(metadata["model"]))
+        model = build(spec_from_dict(metadata["model"]))
         model.load_state_dict(tensors)
     except KeyError as error:
         raise ModelError(f"model file {file} has no {error} in its header; train the model again") from error

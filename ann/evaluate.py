@@ -17,13 +17,14 @@ BATCH = 512
 def scores(model: nn.Module, images: npt.NDArray[np.uint8], encoding: Encoding) -> npt.NDArray[np.float32]:
     """Class scores ``[n, classes]`` of integer images ``[n, C, y, x]``."""
     table = encoding.table()
+    device = next(model.parameters()).device
     parts = []
     was_training = model.training
     model.eval()
     with torch.no_grad():
         for start in range(0, len(images), BATCH):
             index = np.arange(start, min(start + BATCH, len(images)))
-            parts.append(model(torch.from_numpy(assemble(images, index, table)).t()).numpy())
+            parts.append(model(torch.from_numpy(assemble(images, index, table)).to(device).t()).cpu().numpy())
     model.train(was_training)
     return np.concatenate(parts)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,31 +11,40 @@ from torch import Tensor, nn
 
 from sparsespike.ann.config import TrainConfig
 from sparsespike.ann.data import DataSplits
+from sparsespike.ann.masked import MaskedConv2d
 from sparsespike.ann.models import MLP, MLPSpec
-from sparsespike.ann.sparse import carry
+from sparsespike.ann.networks import Network, Spec, build
+from sparsespike.ann.sparse import LinkGradient, carry
 from sparsespike.ann.topology import (
     EvolutionConfig,
+    LayerUpdate,
     Topology,
     active_neurons,
     brf,
     bsw,
+    conv_er,
     csti,
     er,
     evolve,
+    evolve_conv,
     feature_correlation,
     initial_sparsity,
 )
+from sparsespike.ann.topology.conv import ConvMode
 
 CHUNK = 2000
-Gradients = list[Callable[[int, int], npt.NDArray[Any]]]
+Gradients = list[LinkGradient]
+"""One for each sparse layer."""
 
 
-def initial_topologies(config: TrainConfig, spec: MLPSpec, splits: DataSplits, generator: np.random.Generator) -> list[Topology]:
-    """Draw the initial links of every layer before the classifier.
+def initial_topologies(config: TrainConfig, spec: Spec, splits: DataSplits, generator: np.random.Generator) -> list[Topology]:
+    """Draw the initial links of every sparse layer.
 
     CSTI correlates the pixels of the training images as they are, without augmentation.
     """
     sparsity = initial_sparsity(config.evolution_config(), config.sparsity)
+    if not isinstance(spec, MLPSpec):
+        return [conv_er(layer.shape, sparsity, generator) for layer in _convolutions(build(spec))]
     shapes = spec.shapes[:-1]
     if config.topology == "csti":
         pixels = splits.train.images.reshape(len(splits.train), -1)
@@ -48,12 +55,13 @@ def initial_topologies(config: TrainConfig, spec: MLPSpec, splits: DataSplits, g
 
 
 def evolve_model(
-    model: MLP,
+    model: Network,
     optimizer: torch.optim.Optimizer,
     config: EvolutionConfig,
     progress: float,
     generator: np.random.Generator,
     gradients: Gradients | None = None,
+    conv_mode: ConvMode = "kernel",
 ) -> tuple[float, bool]:
     """Change the topology of all sparse layers together, in place.
 
@@ -64,7 +72,10 @@ def evolve_model(
     model, optimizer
         The network, and the stochastic gradient descent on its parameters.
     config, progress, generator, gradients
-        See :func:`sparsespike.ann.topology.evolve`.
+        See :func:`sparsespike.ann.topology.evolve`; for convolutions :func:`sparsespike.ann.topology.evolve_conv`.
+    conv_mode : str
+        How convolutions are scored; those of 1 x 1 always as a linear layer, for within a kernel of one weight there is
+        nothing to score.
 
     Returns
     -------
@@ -74,57 +85,109 @@ def evolve_model(
         Whether the configuration's early stop ends the evolution.
     """
     layers = model.sparse_layers
-    weights = [layer.values.detach().numpy() for layer in layers]
-    update = evolve([layer.topology for layer in layers], weights, config, progress, generator, gradients=gradients)
-    for layer, change in zip(layers, update.layers, strict=True):
+    weights = [layer.gather(layer.parameter.detach()).cpu().numpy() for layer in layers]
+    if isinstance(model, MLP):
+        update = evolve([layer.topology for layer in layers], weights, config, progress, generator, gradients=gradients)
+        changes, settled = list(update.layers), update.early_stop
+    else:
+        changes = _evolve_convolutions(model, weights, config, progress, generator, gradients, conv_mode)
+        stop = config.early_stop
+        settled = stop is not None and all(change.statistics.overlap > stop for change in changes)
+    for layer, change in zip(layers, changes, strict=True):
+        state = optimizer.state.get(layer.parameter, {})
+        momentum = state.get("momentum_buffer")
+        carried = None if momentum is None else carry(layer.gather(momentum), change.source)
         layer.set_topology(change.topology, change.source)
-        layer.values.grad = None
-        state = optimizer.state.get(layer.values, {})
-        if state.get("momentum_buffer") is not None:
-            state["momentum_buffer"] = carry(state["momentum_buffer"], change.source)
-    regrown = sum(change.statistics.regrown for change in update.layers)
-    reselected = sum(change.statistics.reselected for change in update.layers)
-    return reselected / regrown if regrown else 0.0, update.early_stop
+        layer.parameter.grad = None
+        if carried is not None:
+            state["momentum_buffer"] = layer.scatter(carried)
+    regrown = sum(change.statistics.regrown for change in changes)
+    reselected = sum(change.statistics.reselected for change in changes)
+    return reselected / regrown if regrown else 0.0, settled
 
 
-def link_gradients(model: MLP, x: Tensor, targets: Tensor) -> Gradients:
+def _evolve_convolutions(
+    model: Network,
+    weights: list[npt.NDArray[np.float32]],
+    config: EvolutionConfig,
+    progress: float,
+    generator: np.random.Generator,
+    gradients: Gradients | None,
+    mode: ConvMode,
+) -> list[LayerUpdate]:
+    changes = []
+    for position, layer in enumerate(_convolutions(model)):
+        c_out, _, *taps = layer.shape
+        changes.append(
+            evolve_conv(
+                layer.topology,
+                layer.shape,
+                weights[position],
+                config,
+                progress,
+                generator,
+                mode="im2col" if math.prod(taps) == 1 else mode,
+                gradient=None if gradients is None else gradients[position](0, c_out).reshape(layer.shape),
+            )
+        )
+    return changes
+
+
+def _convolutions(model: Network) -> list[MaskedConv2d]:
+    return [layer for layer in model.sparse_layers if isinstance(layer, MaskedConv2d)]
+
+
+def link_gradients(model: Network, x: Tensor, targets: Tensor) -> Gradients:
     """Magnitude of the loss gradient of every possible link, absent ones included, for one batch.
 
-    Returns
-    -------
-    list of callables
-        One for each sparse layer: ``gradient(start, stop)`` gives rows start .. stop - 1 of ``|dy x^T|``, so that no full
-        matrix is ever held.
+    Nothing of the model changes, the running statistics of normalisation included.
     """
-    inputs: list[Tensor] = []
-    outputs: list[Tensor] = []
+    layers = model.sparse_layers
+    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
-    def record(_layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        inputs.append(args[0].detach())
-        outputs.append(output)
+    def record(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        seen[layer] = args[0].detach(), output
 
-    hooks = [layer.register_forward_hook(record) for layer in model.sparse_layers]
+    hooks = [layer.register_forward_hook(record) for layer in layers]
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.track_running_stats = False  # the statistics of the batch, as in training, without a trace
     try:
         loss = nn.functional.cross_entropy(model(x), targets)
     finally:
         for hook in hooks:
             hook.remove()
-    slopes = torch.autograd.grad(loss, outputs)
-    return [_outer(dy.t().numpy(), before.numpy()) for dy, before in zip(slopes, inputs, strict=True)]
+        for norm in norms:
+            norm.track_running_stats = True
+    slopes = torch.autograd.grad(loss, [seen[layer][1] for layer in layers])
+    return [layer.link_gradient(seen[layer][0], dy) for layer, dy in zip(layers, slopes, strict=True)]
 
 
-def _outer(dy: npt.NDArray[np.float32], x: npt.NDArray[np.float32]) -> Callable[[int, int], npt.NDArray[Any]]:
-    return lambda start, stop: np.abs(dy[start:stop] @ x)
-
-
-def sparsity(model: MLP) -> float:
+def sparsity(model: Network) -> float:
     """Fraction of absent links over the layers that hold a topology; 0 without any."""
     topologies = [layer.topology for layer in model.sparse_layers]
     possible = sum(math.prod(topology.shape) for topology in topologies)
     return 1 - sum(topology.nnz for topology in topologies) / possible if possible else 0.0
 
 
-def active_share(model: MLP) -> float:
-    """Fraction of neurons, from the inputs to the last hidden layer, that take part (ANP); 1 in a dense network."""
-    layers = model.sparse_layers
-    return float(np.concatenate(active_neurons([layer.topology for layer in layers])).mean()) if layers else 1.0
+def parameter_count(model: Network) -> int:
+    """Number of trained values, of sparse layers those of the links only."""
+    absent = sum(layer.parameter.numel() - layer.topology.nnz for layer in model.sparse_layers)
+    return sum(parameter.numel() for parameter in model.parameters()) - absent
+
+
+def active_share(model: Network) -> float:
+    """Fraction of neurons that take part (ANP); 1 in a dense network.
+
+    In an MLP those from the inputs to the last hidden layer, by percolation. Convolutions are not percolated: there it is the
+    fraction of their input and output channels that have a weight.
+    """
+    if not model.sparse_layers:
+        return 1.0
+    if isinstance(model, MLP):
+        return float(np.concatenate(active_neurons([layer.topology for layer in model.sparse_layers])).mean())
+    flags = []
+    for layer in _convolutions(model):
+        kernels = layer.mask.any(dim=(2, 3)).cpu().numpy()
+        flags += [kernels.any(axis=0), kernels.any(axis=1)]
+    return float(np.concatenate(flags).mean())

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from sparsespike.ann.activations import QCFS
 from sparsespike.ann.config import ACTIVATIONS
-from sparsespike.ann.sparse import DenseLinear, SparseLinear
+from sparsespike.ann.masked import MaskedLinear
+from sparsespike.ann.sparse import DenseLinear, SparseLayer, SparseLinear
 from sparsespike.ann.topology import Topology
 from sparsespike.common.errors import ConfigError, ModelError
 
@@ -31,11 +32,13 @@ class MLPSpec:
         Quantisation steps L of QCFS.
     lam : float
         Initial threshold of QCFS.
+    dropout : float
+        Probability with which an output of a hidden layer is dropped in training.
 
     Raises
     ------
     ConfigError
-        If there are fewer than two widths, one is below 1, or the activation is unknown.
+        If there are fewer than two widths, one is below 1, the activation is unknown, or the dropout is out of range.
     """
 
     widths: tuple[int, ...]
@@ -43,12 +46,15 @@ class MLPSpec:
     activation: str = "relu"
     levels: int = 8
     lam: float = 4.0
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or min(self.widths) < 1:
             raise ConfigError(f"widths are {self.widths}; expected inputs, hidden layers and classes, each at least 1")
         if self.activation not in ACTIVATIONS:
             raise ConfigError(f"activation {self.activation!r} is unknown; expected one of {', '.join(ACTIVATIONS)}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout}; expected at least 0 and below 1")
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -83,9 +89,11 @@ class MLP(nn.Module):
     topologies : sequence of Topology, optional
         One for every layer before the classifier; needed if the network is sparse. Without them a sparse network starts with
         no links, to be loaded into.
+    masked : bool
+        Whether sparse layers take the masked dense form (:class:`~sparsespike.ann.masked.MaskedLinear`), for a GPU.
     """
 
-    def __init__(self, spec: MLPSpec, topologies: list[Topology] | None = None) -> None:
+    def __init__(self, spec: MLPSpec, topologies: list[Topology] | None = None, *, masked: bool = False) -> None:
         super().__init__()
         self.spec = spec
         *hidden, head = spec.shapes
@@ -95,7 +103,7 @@ class MLP(nn.Module):
         for position, (m, n) in enumerate(hidden):
             if spec.sparse:
                 topology = Topology.from_links((m, n), []) if topologies is None else topologies[position]
-                self.layers.append(SparseLinear(topology))
+                self.layers.append(MaskedLinear(topology) if masked else SparseLinear(topology))
             else:
                 self.layers.append(DenseLinear(n, m))
         self.layers.append(DenseLinear(head[1], head[0]))
@@ -104,17 +112,17 @@ class MLP(nn.Module):
     def reset_parameters(self, generator: np.random.Generator) -> None:
         """Draw all weights and biases, layer by layer: weights have variance 2 / fan-in."""
         for layer in self.layers:
-            if isinstance(layer, DenseLinear | SparseLinear):
+            if isinstance(layer, DenseLinear | SparseLayer):
                 layer.reset_parameters(generator)
 
     @property
-    def sparse_layers(self) -> list[SparseLinear]:
+    def sparse_layers(self) -> list[SparseLayer]:
         """The layers that hold a topology, in order."""
-        return [layer for layer in self.layers if isinstance(layer, SparseLinear)]
+        return [layer for layer in self.layers if isinstance(layer, SparseLayer)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores ``[B, classes]`` of real inputs ``[B, inputs]`` (images flattened in the order C, y, x)."""
         for layer, activation in zip(self.layers, self.activations, strict=False):
-            x = activation(layer(x))
+            x = nn.functional.dropout(activation(layer(x)), self.spec.dropout, self.training)
         scores: Tensor = self.layers[-1](x)
         return scores

@@ -72,8 +72,9 @@ class RunFolder:
         if self.checkpoint.exists():
             if not resume:
                 raise ConfigError(f"folder {self.path} holds a run already; resume it, or choose another folder")
-            stored = self._settings(file)
-            wanted = json.loads(json.dumps(config.to_dict()))
+            # A setting that an older version did not know had the value that is now the default.
+            stored = _plain(TrainConfig()) | self._settings(file)
+            wanted = _plain(config)
             other = sorted(name for name in {*stored, *wanted} if stored.get(name) != wanted.get(name))
             if other:
                 found = ", ".join(f"{name} = {stored.get(name)!r} (now {wanted.get(name)!r})" for name in other)
@@ -129,3 +130,8 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(asdict(record) for record in history)
         write_text(self.path / "metrics.csv", text.getvalue())
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    """The settings as JSON gives them back."""
+    return dict(json.loads(json.dumps(config.to_dict())))

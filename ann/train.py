@@ -11,6 +11,7 @@ import torch
 
 from sparsespike.ann import data
 from sparsespike.ann.config import TrainConfig
+from sparsespike.ann.device import torch_device
 from sparsespike.ann.progress import TrainProgress
 from sparsespike.ann.run_folder import RunFolder
 from sparsespike.ann.training import Training, TrainResult
@@ -46,7 +47,8 @@ def train(
     """Train a network and write its run folder (see :mod:`sparsespike.ann.run_folder`).
 
     A checkpoint is written after every epoch. A run that was interrupted, at whatever moment, and resumed ends with the same
-    weights, bit for bit, as one that was not (on the same machine with the same number of threads).
+    weights, bit for bit, as one that was not (on the same machine with the same number of threads; a GPU does not promise the
+    order of its sums).
 
     Parameters
     ----------
@@ -62,7 +64,7 @@ def train(
     Raises
     ------
     ConfigError
-        If the folder cannot be written to or holds another run.
+        If the folder cannot be written to or holds another run, or torch finds no such device.
     DataError
         If the data set is unknown, absent or malformed.
     ModelError
@@ -71,6 +73,7 @@ def train(
         On Ctrl-C.
     """
     progress = progress or TrainProgress()
+    torch_device(config.device)
     files = RunFolder(folder)
     files.open(config, resume=resume)
     splits = data.load(config.data, validation=config.validation, seed=config.seed, download=download, progress=progress.on_data)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from importlib.metadata import version
@@ -20,9 +21,11 @@ from sparsespike.ann import checkpoint
 from sparsespike.ann.augment import assemble, draw
 from sparsespike.ann.config import TrainConfig
 from sparsespike.ann.data import DataSplits
+from sparsespike.ann.device import Precision, torch_device
 from sparsespike.ann.evaluate import accuracy
-from sparsespike.ann.evolution import active_share, evolve_model, initial_topologies, link_gradients, sparsity
-from sparsespike.ann.models import MLP, MLPSpec
+from sparsespike.ann.evolution import active_share, evolve_model, initial_topologies, link_gradients, parameter_count, sparsity
+from sparsespike.ann.momentum import momentum_tensors, restore_momentum
+from sparsespike.ann.networks import Network, build, spec_of
 from sparsespike.ann.progress import EpochRecord, TrainProgress
 from sparsespike.ann.run_folder import Checkpoint, RunFolder
 from sparsespike.common.errors import ModelError
@@ -36,6 +39,7 @@ class Stream(IntEnum):
     ORDER = 3
     AUGMENT = 4
     EVOLUTION = 5
+    DROPOUT = 6
 
     def generator(self, seed: int, epoch: int = 0) -> np.random.Generator:
         """The stream's generator for one epoch."""
@@ -48,8 +52,8 @@ class TrainResult:
 
     Attributes
     ----------
-    model : MLP
-        Of the best epoch, in evaluation mode.
+    model : MLP or ConvNet
+        Of the best epoch, on the CPU, in evaluation mode.
     folder : Path
         The run folder.
     best_epoch : int
@@ -59,7 +63,7 @@ class TrainResult:
     history : tuple of EpochRecord
     """
 
-    model: MLP
+    model: Network
     folder: Path
     best_epoch: int
     validation_accuracy: float | None
@@ -75,13 +79,14 @@ class Training:
         self.splits = splits
         self.files = files
         self.table = splits.encoding.table()
-        widths = (splits.features, *config.hidden, len(splits.classes))
-        self.spec = MLPSpec(widths, config.sparsity > 0, config.activation, config.levels, config.lam)
+        self.spec = spec_of(config, splits.shape, len(splits.classes))
+        self.device = torch_device(config.device)
+        self.precision = Precision(self.device, config.amp)
         self.steps = math.ceil(len(splits.train) / config.batch)
         self.history: list[EpochRecord] = []
         self.best = 0
         self.settled = False
-        self.model = MLP(self.spec)
+        self.model = build(self.spec, masked=self.device.type == "cuda")
         self.optimizer: torch.optim.Optimizer
 
     @classmethod
@@ -90,7 +95,8 @@ class Training:
         run = cls(config, splits, files)
         if run.spec.sparse:
             topologies = initial_topologies(config, run.spec, splits, Stream.TOPOLOGY.generator(config.seed))
-            run.model = MLP(run.spec, topologies)
+            for layer, topology in zip(run.model.sparse_layers, topologies, strict=True):
+                layer.reset_topology(topology)
         run.model.reset_parameters(Stream.WEIGHTS.generator(config.seed))
         run._prepare()
         # Checkpoint (weights, topology, momentum) and model, and once more the checkpoint while it is replaced.
@@ -104,30 +110,29 @@ class Training:
         run = cls(config, splits, files)
         tensors, run.history, run.best, run.settled = files.load_checkpoint()
         try:
-            run.model.load_state_dict(
-                {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-            )
+            run.model.load_state_dict(_named(tensors, "model."))
         except RuntimeError as error:
             raise ModelError(f"checkpoint {files.checkpoint} does not fit its settings: {error}") from error
         run._prepare()
-        for name, parameter in run.model.named_parameters():
-            if f"momentum.{name}" in tensors:
-                run.optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"]
+        restore_momentum(run.model, run.optimizer, _named(tensors, "momentum."))
+        run.precision.restore(_named(tensors, "precision."))
         return run
 
     def _prepare(self) -> None:
         config = self.config
+        self.model.to(self.device)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, fused=True
         )
 
     def state(self) -> Checkpoint:
         """All that a resumed run needs."""
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum.{name}"] = momentum
+        parts = {
+            "model.": self.model.state_dict(),
+            "momentum.": momentum_tensors(self.model, self.optimizer),
+            "precision.": self.precision.state(),
+        }
+        tensors = {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
         return Checkpoint(tensors, self.history, self.best, self.settled)
 
     def epoch(self, progress: TrainProgress) -> EpochRecord:
@@ -139,7 +144,8 @@ class Training:
         lr = config.learning_rate(number)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        loss, train_accuracy = self.pass_over_data(number, progress)
+        with self._dropout(number):
+            loss, train_accuracy = self.pass_over_data(number, progress)
         record = EpochRecord(
             epoch=number + 1,
             loss=loss,
@@ -177,18 +183,18 @@ class Training:
         targets = torch.from_numpy(labels[order])
         for start in range(0, len(labels), config.batch):
             part = slice(start, start + config.batch)
-            yield torch.from_numpy(assemble(images, order[part], self.table, draws[part])).t(), targets[part]
+            x = torch.from_numpy(assemble(images, order[part], self.table, draws[part]))
+            yield x.to(self.device).t(), targets[part].to(self.device)
 
     def pass_over_data(self, epoch: int, progress: TrainProgress) -> tuple[float, float]:
         """Train on all images once; mean loss and accuracy, as they were trained on."""
         self.model.train()
         total, correct = 0.0, 0
         for step, (x, targets) in enumerate(self.batches(epoch), 1):
-            scores = self.model(x)
-            loss = nn.functional.cross_entropy(scores, targets)
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch
-            self.optimizer.step()
+            with self.precision.autocast():
+                scores = self.model(x)
+                loss = nn.functional.cross_entropy(scores, targets)
+            self.precision.step(loss, self.optimizer)
             value = loss.item()
             if not math.isfinite(value):
                 raise ModelError(
@@ -201,6 +207,13 @@ class Training:
         n = len(self.splits.train)
         return total / n, correct / n
 
+    @contextmanager
+    def _dropout(self, epoch: int) -> Iterator[None]:
+        """Let dropout, which draws from torch's global generator, draw the epoch's own numbers."""
+        with torch.random.fork_rng([0] if self.device.type == "cuda" else []):
+            torch.manual_seed(int(Stream.DROPOUT.generator(self.config.seed, epoch).integers(2**63)))
+            yield
+
     def evolve(self, epoch: int) -> float:
         """Change the topology if it is time; the share of regrown links that had just been removed (0 without a change)."""
         evolution = self.config.evolution_config()
@@ -209,9 +222,12 @@ class Training:
             return 0.0
         gradients = None
         if evolution.regrowth == "gradient":
-            gradients = link_gradients(self.model, *next(self.batches(epoch)))
+            with self._dropout(epoch):
+                gradients = link_gradients(self.model, *next(self.batches(epoch)))
         generator = Stream.EVOLUTION.generator(self.config.seed, epoch)
-        overlap, self.settled = evolve_model(self.model, self.optimizer, evolution, progress, generator, gradients)
+        overlap, self.settled = evolve_model(
+            self.model, self.optimizer, evolution, progress, generator, gradients, self.config.conv_mode
+        )
         return overlap
 
     def save_model(self, outcome: dict[str, Any]) -> None:
@@ -251,9 +267,14 @@ class Training:
                 "train_accuracy": best.train_accuracy,
                 "sparsity": best.sparsity,
                 "anp": best.anp,
-                "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+                "parameters": parameter_count(self.model),
                 "seconds": round(sum(record.seconds for record in self.history), 3),
                 "config": self.config.to_dict(),
             }
         )
         return TrainResult(self.model, self.files.path, best.epoch, best.validation_accuracy, test_accuracy, tuple(self.history))
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with ``prefix``, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -41,8 +41,11 @@ def topology(
     """
     require("torch", extra="train")
     from sparsespike.ann.checkpoint import load_model
+    from sparsespike.ann.models import MLP
 
     model, known = load_model(run)
+    if not isinstance(model, MLP):
+        raise ModelError(f"run {run} holds a {model.spec.model}; expected an MLP: convolutions are no chain of sparse layers")
     final = [layer.topology for layer in model.sparse_layers]
     if not final:
         raise ModelError(f"run {run} holds a dense network; expected one with a topology: train with --sparsity above 0")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from sparsespike.ann.config import TOPOLOGIES, TrainConfig
+from sparsespike.ann.config import CONV_MODES, DEVICES, MODELS, PRECISIONS, SCHEDULES, TOPOLOGIES, TrainConfig
 from sparsespike.ann.progress import EpochRecord, TrainProgress
 from sparsespike.ann.topology import RECIPES
+from sparsespike.ann.topology.conv import ConvMode
 from sparsespike.cli.console import err, out, print_json, print_table
 from sparsespike.cli.options import Download, Json, whole_numbers
 from sparsespike.common.errors import ConfigError
@@ -26,18 +27,25 @@ def train(
     data: Annotated[
         str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, cifar100 or imagefolder:PATH (train/ and test/ inside).")
     ] = DEFAULT.data,
-    hidden: Annotated[str, typer.Option(help="Widths of the hidden layers, comma-separated.")] = ",".join(
+    model: Annotated[str, typer.Option(help="Network: " + ", ".join(MODELS) + ".")] = DEFAULT.model,
+    hidden: Annotated[str, typer.Option(help="Widths of an MLP's hidden layers, comma-separated.")] = ",".join(
         map(str, DEFAULT.hidden)
     ),
+    width: Annotated[float, typer.Option(help="Factor on the channels of a convolutional network.")] = DEFAULT.width,
     sparsity: Annotated[
         float, typer.Option(help="Share of absent links in every layer before the classifier; 0 is dense.")
     ] = DEFAULT.sparsity,
     method: Annotated[str, typer.Option(help="How the topology evolves: " + ", ".join(RECIPES) + ".")] = DEFAULT.method,
     topology: Annotated[str, typer.Option(help="Initial links: " + ", ".join(TOPOLOGIES) + ".")] = DEFAULT.topology,
+    conv_mode: Annotated[str, typer.Option(help="How convolutions are scored: " + ", ".join(CONV_MODES) + ".")] = (
+        DEFAULT.conv_mode
+    ),
+    dropout: Annotated[float, typer.Option(help="Share of inputs dropped in training, see TrainConfig.")] = DEFAULT.dropout,
     activation: Annotated[str, typer.Option(help="qcfs (can be converted to spikes) or relu.")] = "qcfs",
     levels: Annotated[int, typer.Option(help="Quantisation levels L of QCFS.")] = DEFAULT.levels,
     epochs: Annotated[int, typer.Option()] = DEFAULT.epochs,
     batch: Annotated[int, typer.Option(help="Images a step.")] = DEFAULT.batch,
+    schedule: Annotated[str, typer.Option(help="Fall of the learning rate: " + " or ".join(SCHEDULES) + ".")] = DEFAULT.schedule,
     lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = DEFAULT.lr,
     lr_final: Annotated[float, typer.Option(help="Learning rate at the end.")] = DEFAULT.lr_final,
     evolution: Annotated[
@@ -49,6 +57,9 @@ def train(
         DEFAULT.validation
     ),
     seed: Annotated[int, typer.Option()] = DEFAULT.seed,
+    threads: Annotated[int, typer.Option(help="Threads of a training step.")] = DEFAULT.threads,
+    device: Annotated[str, typer.Option(help=" or ".join(DEVICES) + ".")] = DEFAULT.device,
+    amp: Annotated[str, typer.Option(help="Mixed precision: " + ", ".join(PRECISIONS) + ".")] = DEFAULT.amp,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, if it holds one.")] = False,
     download: Download = False,
     as_json: Json = False,
@@ -62,6 +73,8 @@ def train(
     sparsespike train --out runs/dense --epochs 30 --sparsity 0
 
     sparsespike train --out runs/cifar --data imagefolder:cifar10 --hidden 3072,3072,3072 --augment crop-flip --epochs 5
+
+    sparsespike train --out runs/vgg --data imagefolder:cifar10 --model vgg-small --sparsity 0.5 --schedule cosine --batch 128
     """
     require("torch", extra="train")
     from sparsespike.ann.train import TrainingInterrupted
@@ -69,20 +82,28 @@ def train(
 
     config = TrainConfig(
         data=data,
+        model=model,
+        width=width,
         hidden=whole_numbers("--hidden", hidden, "1024,1024,1024"),
         sparsity=sparsity,
         method=method,
         topology=topology,
+        conv_mode=cast("ConvMode", conv_mode),
+        dropout=dropout,
         activation=activation,
         levels=levels,
         epochs=epochs,
         batch=batch,
+        schedule=schedule,
         lr=lr,
         lr_final=lr_final,
         evolution=_settings(evolution),
         augment=augment,
         validation=validation,
         seed=seed,
+        threads=threads,
+        device=device,
+        amp=amp,
     )
     try:
         with TrainingBars() as bars:

@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.prune import BasePruningMethod
 
 from sparsespike.ann.activations import LAMBDA_MIN, QCFS
-from sparsespike.ann.sparse import DenseLinear, MaskedLinear, SparseLinear
+from sparsespike.ann.masked import DenseConv2d, MaskedConv2d, MaskedLinear
+from sparsespike.ann.sparse import DenseLinear, SparseLinear
 from sparsespike.common.errors import ModelError
 from sparsespike.export.network import (
     Activate,
@@ -27,7 +28,7 @@ from sparsespike.export.network import (
     finite,
 )
 
-OWN_LAYERS = (SparseLinear, MaskedLinear, DenseLinear, QCFS)
+OWN_LAYERS = (SparseLinear, MaskedLinear, DenseLinear, MaskedConv2d, DenseConv2d, QCFS)
 """Modules of this package that are read as a whole."""
 
 POOLED = "composed into the next projection"
@@ -55,8 +56,8 @@ _ADVICE: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     ((nn.Conv1d, nn.Conv3d, nn.ConvTranspose2d), "write it as Conv2d or Linear"),
 )
 _OTHERWISE = (
-    "expected Linear, SparseLinear, MaskedLinear, Conv2d, BatchNorm, ReLU, QCFS, AvgPool2d, AdaptiveAvgPool2d, Flatten, Dropout "
-    "or Identity; replace it by these"
+    "expected Linear, SparseLinear, MaskedLinear, Conv2d, MaskedConv2d, BatchNorm, ReLU, QCFS, AvgPool2d, AdaptiveAvgPool2d, "
+    "Flatten, Dropout or Identity; replace it by these"
 )
 
 
@@ -78,6 +79,8 @@ def read_module(module: nn.Module) -> Reading:
     _check_hooks(module)
     if isinstance(module, SparseLinear | MaskedLinear | nn.Linear):
         return Reading(_dense(module), "a projection (sparse matrix)")
+    if isinstance(module, MaskedConv2d):
+        return Reading(_masked_convolution(module), "a projection (convolution)")
     if isinstance(module, nn.Conv2d):
         return Reading(_convolution(module), "a projection (convolution)")
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -153,6 +156,13 @@ def _dense(module: Any) -> Dense:
     weight = _parameter(module, "weight")
     assert weight is not None  # a linear layer has one
     return Dense(sp.csr_matrix(weight), bias, _links(module, weight.size))
+
+
+def _masked_convolution(module: MaskedConv2d) -> Convolve:
+    weight = _parameter(module, "weight")
+    assert weight is not None  # a convolution has one
+    stride, bias = (module.stride, module.stride), np.zeros(module.shape[0])
+    return Convolve(weight, bias, stride, module.padding, (1, 1), 1, module.topology.nnz)
 
 
 def _convolution(module: nn.Conv2d) -> Convolve:

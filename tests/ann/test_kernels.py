@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsespike.ann.kernels import Pattern, sparse_linear
-from sparsespike.ann.sparse import DenseLinear, MaskedLinear, SparseLinear, carry
+from sparsespike.ann.masked import MaskedLinear
+from sparsespike.ann.sparse import DenseLinear, SparseLinear, carry
 from sparsespike.ann.topology import Topology, er
 from sparsespike.common.errors import ConfigError, ModelError
 
