@@ -67,5 +67,6 @@ class _QCFSFunction(torch.autograd.Function):
         x, lam, y = ctx.saved_tensors
         (grad,) = grads
         passed = grad * ((x >= 0) & (x <= lam))
-        grad_lam = (grad * (x > lam)).sum() + (passed * (y - x)).sum() / lam
+        # Summed in lambda's own precision: in half precision a sum over all neurons would overflow.
+        grad_lam = (grad * (x > lam)).sum(dtype=lam.dtype) + (passed * (y - x)).sum(dtype=lam.dtype) / lam
         return passed, grad_lam.reshape(lam.shape), None

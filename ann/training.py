@@ -256,7 +256,7 @@ class Training:
         """Measure the best epoch's model on the test split, once, and write the summary."""
         self.model, _ = checkpoint.load_model(self.files.model)
         best = self.history[self.best]
-        test_accuracy = accuracy(self.model, self.splits.test, self.splits.encoding)
+        test_accuracy = accuracy(self.model.to(self.device), self.splits.test, self.splits.encoding)
         self.save_model({"test_accuracy": test_accuracy})
         self.files.save_summary(
             {
@@ -272,7 +272,9 @@ class Training:
                 "config": self.config.to_dict(),
             }
         )
-        return TrainResult(self.model, self.files.path, best.epoch, best.validation_accuracy, test_accuracy, tuple(self.history))
+        return TrainResult(
+            self.model.cpu(), self.files.path, best.epoch, best.validation_accuracy, test_accuracy, tuple(self.history)
+        )
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from sparsespike.ann.train import TrainingInterrupted, train
 from sparsespike.ann.training import Training
 from sparsespike.common.errors import ConfigError, ModelError
 from sparsespike.export.network import Convolve
-from sparsespike.export.trace import trace_network
+from sparsespike.export.source import read_network
 
 TINY = TrainConfig(
     model="vgg-small", width=0.2, sparsity=0.5, method="chts", activation="qcfs", epochs=5, batch=128, lr=0.1, lam=2.0
@@ -99,7 +99,7 @@ def test_the_stem_may_stay_dense() -> None:
 def test_conversion_can_read_every_layer(model: str) -> None:
     spec = ConvNetSpec(model, (3, 32, 32), 10, 0.1, activation="qcfs", dropout=0.3)
     net = network(spec)
-    read = trace_network(net.network, spec.shape)
+    read = read_network(net)
     kernels = [node.layer for node in read.nodes if isinstance(node.layer, Convolve)]
     assert sorted(kernel.links for kernel in kernels) == sorted(layer.topology.nnz for layer in net.sparse_layers)
     assert all(np.count_nonzero(kernel.kernel) == kernel.links for kernel in kernels)
