@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sparsespike.common.errors import BackendError
 from sparsespike.export.graph import Key, SpikingGraph
 
