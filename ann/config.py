@@ -9,6 +9,7 @@ from typing import Any, get_args
 from sparsespike.ann.augment import AUGMENTATIONS
 from sparsespike.ann.topology import EvolutionConfig, SparsitySchedule, for_convolutions, recipe
 from sparsespike.ann.topology.conv import ConvMode
+from sparsespike.ann.topology.rules import is_path_rule
 from sparsespike.common.errors import ConfigError
 
 ACTIVATIONS = ("relu", "qcfs")
@@ -147,7 +148,14 @@ class TrainConfig:
         for name, (holds, expected) in rules.items():
             if not holds:
                 raise ConfigError(f"training setting {name} is {getattr(self, name)!r}; expected {expected}")
-        self.evolution_config()
+        evolution = self.evolution_config()
+        if not mlp and evolution.percolation:
+            raise ConfigError(f"evolution of {self.model} has percolation, expected none: channels are not percolated")
+        if not mlp and is_path_rule(evolution.rule) and self.conv_mode != "im2col":
+            raise ConfigError(
+                f"evolution of {self.model} has the rule {evolution.rule} in mode {self.conv_mode!r}; choose CH2-L3n or CH3-L3n, or "
+                "conv_mode 'im2col'"
+            )
 
     def learning_rate(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""

@@ -309,6 +309,8 @@ def test_the_loss_scale_is_part_of_the_state() -> None:
         ({"device": "tpu"}, "device is 'tpu'; expected cpu or cuda"),
         ({"model": "vgg16", "amp": "float16"}, "amp is 'float16'; expected none or bfloat16 for vgg16 on cpu"),
         ({"amp": "bfloat16"}, "amp is 'bfloat16'; expected none for mlp on cpu"),
+        ({"model": "vgg16", "evolution": {"percolation": True}}, "vgg16 has percolation, expected none"),
+        ({"model": "vgg16", "evolution": {"rule": "CH3-L3p"}}, "vgg16 has the rule CH3-L3p in mode 'kernel'; choose CH2-L3n"),
         ({"method": "chtss", "evolution": {"schedule": {"start": 0.2}}}, "sparsity schedule .* is malformed"),
     ],
 )
