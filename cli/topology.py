@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,6 @@ import typer
 
 from sparsespike.ann.config import TrainConfig
 from sparsespike.ann.data import load
-from sparsespike.ann.models import MLPSpec
 from sparsespike.ann.topology import Topology
 from sparsespike.ann.topology.report import LayerReport, report_layers
 from sparsespike.ann.topology.science import active_share, shared_links
@@ -20,6 +19,9 @@ from sparsespike.cli.options import Json, counted_progress
 from sparsespike.common.errors import DataError, ModelError
 from sparsespike.common.extras import require
 from sparsespike.common.figures import save_figure
+
+if TYPE_CHECKING:
+    from sparsespike.ann.models import MLPSpec
 
 FIGURES = ("topology_degrees.png", "topology_ccdf.png", "topology_epochs.png")
 
