@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sparsespike.common.errors import ModelError
 from sparsespike.export.connections import Conv2dConnection
-from sparsespike.export.network import AveragePool, Convolve, Dense, FloatArray, Normalise, Pair, Shape
+from sparsespike.export.network import AveragePool, Convolve, Dense, FloatArray, Normalise, Pair, Shape, spread
 
 EXPANSION_LIMIT = 100_000_000
 """Synapses up to which a convolution is expanded to a sparse matrix: about 12 bytes each."""
@@ -204,14 +204,11 @@ def _block_gains(operator: Kernel) -> FloatArray | None:
 def _after_blocks(own: Kernel, blocks: Kernel, gains: FloatArray) -> Kernel:
     """A convolution after block sums, as one convolution; dilated taps become blocks with zeros between."""
     weights = own.scaled(np.ones(len(own.kernel)), gains)
-    (k_y, k_x), (dilation_y, dilation_x) = blocks.kernel.shape[2:], own.dilation
+    k_y, k_x = blocks.kernel.shape[2:]
     if (k_y, k_x) == (1, 1):
         return weights
-    taps_y, taps_x = own.kernel.shape[2:]
-    spread = np.zeros((*own.kernel.shape[:2], (taps_y - 1) * dilation_y + 1, (taps_x - 1) * dilation_x + 1))
-    spread[:, :, ::dilation_y, ::dilation_x] = weights.kernel
     return Kernel(
-        kernel=np.repeat(np.repeat(spread, k_y, axis=2), k_x, axis=3),
+        kernel=np.repeat(np.repeat(spread(weights.kernel, own.dilation), k_y, axis=2), k_x, axis=3),
         input_shape=blocks.input_shape,
         output_shape=own.output_shape,
         stride=(own.stride[0] * k_y, own.stride[1] * k_x),

@@ -39,13 +39,13 @@ def convert_qcfs(
     Parameters
     ----------
     model : Module
-        An MLP of this package, or any model that :func:`sparsespike.export.trace.trace` accepts.
+        A network of this package, or any model that :func:`sparsespike.export.trace.trace` accepts.
     encoding : Encoding
         How integer pixels stand for the model's real inputs; folded into the first projections and their biases.
     bits : int
         Width of a weight, sign included, 2 to 24.
     input_shape : (N,) or (C, y, x), optional
-        Of one input; known for an MLP.
+        Of one input; known for the networks of this package.
     provenance : mapping, optional
         JSON values to keep in the graph beside the ones written here (method, T, bits, encoding, sparsity, versions, the report):
         data set, seed, accuracy of the ANN ...
@@ -135,7 +135,7 @@ def rounding_cost(
     bits : iterable of int
         Widths to measure.
     input_shape : (N,) or (C, y, x), optional
-        Of one input; known for an MLP.
+        Of one input; known for the networks of this package.
     """
     network = read_network(model, input_shape)
     levels = _levels(network)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from sparsespike.ann.convnets import ConvNet
 from sparsespike.ann.models import MLP
 from sparsespike.common.errors import ModelError
 from sparsespike.export.network import Activate, Network, Shape
@@ -20,27 +21,30 @@ def read_network(model: nn.Module, input_shape: Sequence[int] | None = None) -> 
     ----------
     model : Module
     input_shape : (N,) or (C, y, x), optional
-        Of one input; known for an MLP.
+        Of one input; known for the networks of this package.
 
     Raises
     ------
     ModelError
         If a layer cannot be converted (naming each, why, and what to do), or the shape is missing.
     """
-    network = trace_network(model, _shape(model, input_shape))
+    network = trace_network(*_source(model, input_shape))
     return _renamed(network) if isinstance(model, MLP) else network
 
 
 def verdicts(model: nn.Module, input_shape: Sequence[int] | None = None) -> tuple[Verdict, ...]:
     """What becomes of each layer of a model, before anything is done; see :func:`sparsespike.export.trace.trace`."""
-    return trace(model, _shape(model, input_shape)).verdicts
+    return trace(*_source(model, input_shape)).verdicts
 
 
-def _shape(model: nn.Module, input_shape: Sequence[int] | None) -> Shape:
+def _source(model: nn.Module, input_shape: Sequence[int] | None) -> tuple[nn.Module, Shape]:
+    """The module to trace, and the shape of its input."""
+    if isinstance(model, ConvNet):  # it takes flat images, and gives them their shape first
+        return model.network, model.spec.shape
     if input_shape is not None:
-        return tuple(input_shape)
+        return model, tuple(input_shape)
     if isinstance(model, MLP):
-        return (model.spec.widths[0],)
+        return model, (model.spec.widths[0],)
     raise ModelError(
         f"model: found {type(model).__name__} and no input_shape, expected the shape of one input: (N,) or (C, y, x)"
     )

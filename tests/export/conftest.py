@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,3 +105,55 @@ def trained() -> Trained:
             torch.nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
             optimizer.step()
     return Trained(model.eval(), encoding, pixels[1200:], labels[1200:])
+
+
+class SmallConvNet(torch.nn.Module):
+    """Padding, stride, groups, dilation, batch normalisation, pooling and two residual sums on images of 2 x 8 x 8."""
+
+    def __init__(self, activation: Callable[[], torch.nn.Module]) -> None:
+        super().__init__()
+        nn = torch.nn
+        self.stem = nn.Sequential(nn.Conv2d(2, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), activation())
+        self.pool = nn.AvgPool2d(2)
+        self.conv = nn.Conv2d(6, 6, 3, padding=1, groups=2)
+        self.norm = nn.BatchNorm2d(6)
+        self.joined = activation()
+        self.down = nn.Conv2d(6, 4, 3, stride=2, padding=2, dilation=2)
+        self.short = nn.Conv2d(6, 4, 1, stride=2)
+        self.second = activation()
+        self.drop = nn.Dropout(0.5)
+        self.hidden = nn.Linear(16, 7)
+        self.third = activation()
+        self.head = nn.Linear(7, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pool(self.stem(x))
+        x = self.joined(x + self.norm(self.conv(x)))
+        x = self.second(self.down(x) + self.short(x))
+        scores: torch.Tensor = self.head(self.third(self.hidden(self.drop(torch.flatten(x, 1)))))
+        return scores
+
+
+@pytest.fixture(scope="session")
+def small_conv_net() -> Callable[..., torch.nn.Module]:
+    """``small_conv_net(activation, seed)``: random weights, a third of each convolution pruned, statistics of a batch norm."""
+
+    def make(activation: Callable[[], torch.nn.Module] = torch.nn.ReLU, seed: int = 0) -> torch.nn.Module:
+        generator = torch.Generator().manual_seed(seed)
+        model = SmallConvNet(activation)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.ndim > 1:
+                    fan_in = parameter[0].numel()
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * (2 / fan_in) ** 0.5)
+                    if parameter.ndim == 4:
+                        parameter.mul_(torch.rand(parameter.shape, generator=generator) > 1 / 3)
+                elif "lam" not in name:
+                    parameter.copy_(torch.rand(parameter.shape, generator=generator) * 0.4 + (0.8 if "weight" in name else -0.2))
+            for module in model.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.1)
+                    module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
+        return model.eval()
+
+    return make
