@@ -153,8 +153,8 @@ class TrainConfig:
             raise ConfigError(f"evolution of {self.model} has percolation, expected none: channels are not percolated")
         if not mlp and is_path_rule(evolution.rule) and self.conv_mode != "im2col":
             raise ConfigError(
-                f"evolution of {self.model} has the rule {evolution.rule} in mode {self.conv_mode!r}; choose CH2-L3n or CH3-L3n, or "
-                "conv_mode 'im2col'"
+                f"evolution of {self.model} has the rule {evolution.rule} in mode {self.conv_mode!r}; choose CH2-L3n or CH3-L3n, "
+                "or conv_mode 'im2col'"
             )
 
     def learning_rate(self, epoch: int) -> float:
