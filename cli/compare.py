@@ -10,11 +10,10 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from sparsespike.backends.base import RunResult
+from sparsespike.backends.base import Backend, RunResult
 from sparsespike.backends.compare import first_divergence
-from sparsespike.backends.registry import get_backend
 from sparsespike.cli.console import err, out, print_json, print_table
-from sparsespike.cli.options import DEFAULT_STEPS, Backends, Data, Images, Json, Steps, images_for
+from sparsespike.cli.options import DEFAULT_STEPS, Backends, Data, Images, Json, Steps, chosen_backends, images_for
 from sparsespike.common.errors import ConfigError
 from sparsespike.export.graph import SpikingGraph
 from sparsespike.export.graphfile import load_graph
@@ -38,8 +37,9 @@ def compare(
     if len(backend) < 2:
         raise ConfigError(f"compare: found {len(backend)} backend, expected at least two; name each with --backend")
     network = load_graph(graph)
+    backends = chosen_backends(backend, network)
     inputs, _ = images_for(network, data, images)
-    results = run_recorded(network, backend, inputs, steps)
+    results = run_recorded(network, backends, inputs, steps)
     first, *others = results
     rows: list[dict[str, Any]] = []
     for other in others:
@@ -61,10 +61,10 @@ def compare(
         out.print("Rasters, spike counts, event counts and readouts are equal.")
 
 
-def run_recorded(graph: SpikingGraph, backends: Sequence[str], inputs: NDArray[np.int64], steps: int) -> list[RunResult]:
+def run_recorded(graph: SpikingGraph, backends: Sequence[Backend], inputs: NDArray[np.int64], steps: int) -> list[RunResult]:
     """Run backends one after the other, keeping every raster."""
     results = []
-    for name in backends:
-        with err.status(f"{name}: {len(inputs):,} images, T = {steps}"):
-            results.append(get_backend(name).run(graph, inputs, steps, record=graph.spiking))
+    for backend in backends:
+        with err.status(f"{backend.name}: {len(inputs):,} images, T = {steps}"):
+            results.append(backend.run(graph, inputs, steps, record=graph.spiking))
     return results

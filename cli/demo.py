@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from sparsespike.ann.config import TrainConfig
 from sparsespike.ann.data import Split, load
-from sparsespike.backends.base import RunResult
+from sparsespike.backends.base import Backend, RunResult
 from sparsespike.backends.compare import first_divergence
 from sparsespike.backends.native import NativeBackend
 from sparsespike.cli.compare import run_recorded
 from sparsespike.cli.console import err, out, print_json, print_table
 from sparsespike.cli.convert import convert_run
-from sparsespike.cli.options import DEFAULT_STEPS, Backends, Images, Json, Steps, spread
+from sparsespike.cli.doctor import small_network
+from sparsespike.cli.options import DEFAULT_STEPS, Backends, Images, Json, Steps, chosen_backends, spread
 from sparsespike.cli.results import accuracy_by_step, run_document
 from sparsespike.cli.simulate import print_ledger, print_runs
 from sparsespike.cli.train import TrainingBars
@@ -66,11 +67,14 @@ def demo(
 
     Example: sparsespike demo --out runs/demo
     """
+    # What is missing is said before the networks are trained, not after.
     require("torch", extra="train")
+    require("matplotlib.figure", extra="report")
+    backends = chosen_backends(backend, small_network()[0])
     began = time.perf_counter()
     test = load("digits").test
     inputs, labels = spread(test, images)
-    accounts = [_account(name, folder / name, inputs, test, backend, steps) for name in NETWORKS]
+    accounts = [_account(name, folder / name, inputs, test, backends, steps) for name in NETWORKS]
     saving = _write(folder, accounts, labels)
     if as_json:
         print_json({account.name: _document(account, labels) for account in accounts} | {"saving": saving})
@@ -83,7 +87,7 @@ def demo(
     )
 
 
-def _account(name: str, folder: Path, inputs: NDArray[np.int64], test: Split, backends: list[str], steps: int) -> Account:
+def _account(name: str, folder: Path, inputs: NDArray[np.int64], test: Split, backends: list[Backend], steps: int) -> Account:
     from sparsespike.ann.train import train
 
     config = TrainConfig(

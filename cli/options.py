@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sparsespike.ann.data import Split, load
+from sparsespike.backends.base import Backend
+from sparsespike.backends.registry import get_backend
 from sparsespike.cli.console import err
-from sparsespike.common.errors import ConfigError, DataError
+from sparsespike.common.errors import BackendError, ConfigError, DataError
 from sparsespike.export.graph import SpikingGraph
 
 DEFAULT_STEPS = 32
@@ -58,6 +60,28 @@ def whole_numbers(option: str, text: str, example: str) -> tuple[int, ...]:
         return tuple(int(number) for number in text.split(","))
     except ValueError:
         raise ConfigError(f"{option} {text!r}: expected whole numbers with commas between, such as {example}") from None
+
+
+def chosen_backends(names: Sequence[str], graph: SpikingGraph) -> list[Backend]:
+    """The backends named, all of them known to run the graph before the first one starts.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown or given twice.
+    MissingExtraError
+        If a package is not installed.
+    BackendError
+        If a backend cannot run the graph.
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"--backend {twice[0]}: found {names.count(twice[0])} times, expected each backend once")
+    backends = [get_backend(name) for name in names]
+    for backend in backends:
+        if reasons := backend.check(graph):
+            raise BackendError(f"backend {backend.name!r} cannot run this graph: {'; '.join(reasons)}")
+    return backends
 
 
 def images_for(graph: SpikingGraph, data: str | None, images: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

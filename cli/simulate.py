@@ -12,11 +12,20 @@ import pandas as pd
 import typer
 from numpy.typing import NDArray
 
-from sparsespike.backends.base import InputMode, RunResult
+from sparsespike.backends.base import Backend, InputMode, RunResult
 from sparsespike.backends.bulk import BulkResult, run_blocks
-from sparsespike.backends.registry import get_backend
 from sparsespike.cli.console import print_json, print_table
-from sparsespike.cli.options import DEFAULT_STEPS, Backends, Data, Images, Json, Steps, counted_progress, images_for
+from sparsespike.cli.options import (
+    DEFAULT_STEPS,
+    Backends,
+    Data,
+    Images,
+    Json,
+    Steps,
+    chosen_backends,
+    counted_progress,
+    images_for,
+)
 from sparsespike.cli.results import accuracy_by_step, run_document
 from sparsespike.common.errors import ConfigError
 from sparsespike.common.files import write_text
@@ -56,8 +65,9 @@ def simulate(
     network = load_graph(graph)
     if input_mode not in get_args(InputMode):
         raise ConfigError(f"--input {input_mode!r}: expected one of {', '.join(get_args(InputMode))}")
+    backends = chosen_backends(backend, network)
     inputs, labels = images_for(network, data, images)
-    runs = [run_backend(network, name, inputs, steps, cast(InputMode, input_mode)) for name in backend]
+    runs = [run_backend(network, each, inputs, steps, cast(InputMode, input_mode)) for each in backends]
     ledger = Ledger.from_results(network, runs)
     document = {
         "graph": str(graph),
@@ -76,9 +86,11 @@ def simulate(
         raise typer.Exit(1)
 
 
-def run_backend(graph: SpikingGraph, name: str, inputs: NDArray[np.int64], steps: int, input: InputMode = "events") -> BulkResult:
+def run_backend(
+    graph: SpikingGraph, backend: Backend, inputs: NDArray[np.int64], steps: int, input: InputMode = "events"
+) -> BulkResult:
     """Run one backend on any number of images, with a progress bar; native in blocks, so that memory stays bounded."""
-    backend = get_backend(name)
+    name = backend.name
     block = NATIVE_BLOCK if name == "native" else len(inputs)
     with counted_progress() as progress:
         done = 0

@@ -70,9 +70,9 @@ def test_simulate_writes_results_and_prints_the_ledger(sparsespike: Run, tmp_pat
 
 def test_compare_reports_the_first_divergence(sparsespike: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend that loses synapses is found out; the divergence names where."""
-    from sparsespike.cli import compare
+    from sparsespike.cli import options
 
-    real = compare.get_backend
+    real = options.get_backend
 
     class Lossy:
         name = "lossy"
@@ -88,7 +88,7 @@ def test_compare_reports_the_first_divergence(sparsespike: Run, folder: Path, mo
             rest = [p for p in graph.projections if p.key != first.key]
             return NativeBackend().run(SpikingGraph(graph.populations, [lossy, *rest]), *arguments, **settings)
 
-    monkeypatch.setattr(compare, "get_backend", lambda name: Lossy() if name == "brian2" else real(name))
+    monkeypatch.setattr(options, "get_backend", lambda name: Lossy() if name == "brian2" else real(name))
     compared = sparsespike("compare", folder / "graph.safetensors", "--images", 5, "--steps", 8, "--json")
     assert compared.code == 1
     (row,) = json.loads(compared.out)["comparisons"]
