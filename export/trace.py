@@ -83,14 +83,15 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
     if len(shape) not in (1, 3) or min(shape) < 1:
         raise ModelError(f"input_shape: found {shape}, expected (N,) or (C, y, x) with sizes >= 1")
     tracer = _Tracer()
+    root = nn.Sequential(model) if tracer.is_leaf_module(model, "") else model  # a model of one layer
     try:
-        graph = tracer.trace(model)
+        graph = tracer.trace(root)
     except Exception as error:  # tracing runs the model's own code, which may raise anything
         raise ModelError(
             f"model: {type(model).__name__} cannot be traced with torch.fx ({type(error).__name__}: {error}); "
             "its forward pass must not depend on the values of its input"
         ) from error
-    return _Reader(tracer.root, shape).read(graph)
+    return _Reader(root, shape).read(graph)
 
 
 def trace_network(model: nn.Module, input_shape: Sequence[int]) -> Network:
