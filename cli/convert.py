@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from sparsespike.cli.console import err, out, print_json, print_table
-from sparsespike.cli.options import Json
+from sparsespike.cli.options import Data, Json, counted_progress
+from sparsespike.common.errors import ConfigError
 from sparsespike.common.extras import require
 from sparsespike.export.graph import SpikingGraph
 from sparsespike.export.graphfile import save_graph
 from sparsespike.export.report import ConversionReport
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sparsespike.ann.encoding import Encoding
+    from sparsespike.export.build import Conversion
+    from sparsespike.export.calibrate import Calibration
+
+PERCENTILES = {"snm": 100.0, "percentile": 99.9}
+"""Percentile of the activations that becomes the threshold, by method, unless one is given."""
+METHODS = ("qcfs", *PERCENTILES)
 
 
 def convert(
@@ -20,19 +34,58 @@ def convert(
     graph_file: Annotated[
         Path | None, typer.Option("--out", help="Graph file. Default: graph.safetensors beside the model.")
     ] = None,
+    method: Annotated[
+        str, typer.Option(help="qcfs for networks trained with QCFS activations; snm or percentile for ReLU.")
+    ] = "qcfs",
     bits: Annotated[int, typer.Option(help="Width of a weight, sign included: 8 for Loihi, up to 24.")] = 16,
+    percentile: Annotated[
+        float | None, typer.Option(help="snm, percentile: of the activations, becomes the threshold. Default: 100, 99.9.")
+    ] = None,
+    calibration: Annotated[int | None, typer.Option(help="snm, percentile: training images. Default: 512.", min=1)] = None,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Convert a network that was trained with QCFS activations. No link is lost or made: nnz stays that of the ANN.
+    """Convert a trained network. What becomes of each layer is listed first; nothing is left out silently.
 
-    Example: sparsespike convert runs/sparse --bits 16
+    Examples:
+
+    sparsespike convert runs/sparse --bits 16
+
+    sparsespike convert runs/relu --method snm --calibration 1000 --percentile 99.9
     """
     require("torch", extra="train")
-    graph, report = convert_run(model, bits)
+    from sparsespike.ann.checkpoint import load_model
+    from sparsespike.export.source import verdicts
+
+    if method not in METHODS:
+        raise ConfigError(f"--method {method!r}: expected one of {', '.join(METHODS)}")
+    if method == "qcfs" and (percentile is not None or calibration is not None or data is not None):
+        raise ConfigError(
+            "--percentile, --calibration and --data are for snm and percentile: qcfs takes its thresholds from training"
+        )
+    network, known = load_model(model)
+    found = verdicts(network)
+    if not as_json:
+        print_table(
+            f"Layers of {model}",
+            ("layer", "type", "output", "converts", "becomes"),
+            [(v.layer, v.type, "x".join(map(str, v.shape or ())), v.accepted, v.text) for v in found],
+        )
+    images = None if method == "qcfs" else _training_images(known, data, calibration or 512, percentile or PERCENTILES[method])
+    graph, report, _ = _convert(network, known, method, bits, images)
     target = graph_file or (model if model.is_dir() else model.parent) / "graph.safetensors"
     save_graph(graph, target)
     if as_json:
-        print_json({"graph": str(target), "digest": graph.digest(), "synapses": graph.nnz, **report.to_dict()})
+        verdict_rows = [asdict(verdict) for verdict in found]
+        print_json(
+            {
+                "graph": str(target),
+                "digest": graph.digest(),
+                "synapses": graph.nnz,
+                "verdicts": verdict_rows,
+                **report.to_dict(),
+            }
+        )
         return
     print_table(
         f"Converted with {report.method.upper()}, {report.bits} bits",
@@ -45,12 +98,19 @@ def convert(
 
 
 def convert_run(model: Path, bits: int) -> tuple[SpikingGraph, ConversionReport]:
-    """Load a trained model, convert it, and keep in the graph where it came from."""
+    """Load a model trained with QCFS, convert it, and keep in the graph where it came from."""
     from sparsespike.ann.checkpoint import load_model
-    from sparsespike.ann.encoding import Encoding
-    from sparsespike.export.qcfs import convert_qcfs
 
-    network, known = load_model(model)
+    graph, report, _ = _convert(*load_model(model), "qcfs", bits, None)
+    return graph, report
+
+
+def _convert(network: nn.Module, known: dict[str, Any], method: str, bits: int, images: Calibration | None) -> Conversion:
+    from sparsespike.ann.encoding import Encoding
+    from sparsespike.export.balance import convert_percentile
+    from sparsespike.export.qcfs import convert_qcfs
+    from sparsespike.export.snm import convert_snm
+
     training = known.get("training", {})
     provenance = {
         "dataset": training.get("data"),
@@ -60,5 +120,27 @@ def convert_run(model: Path, bits: int) -> tuple[SpikingGraph, ConversionReport]
         "ann_validation_accuracy": known.get("validation_accuracy"),
         "classes": known.get("classes"),
     }
-    conversion = convert_qcfs(network, Encoding.from_dict(known["encoding"]), bits, provenance=provenance)
-    return conversion.graph, conversion.report
+    encoding: Encoding = Encoding.from_dict(known["encoding"])
+    if images is None:
+        return convert_qcfs(network, encoding, bits, provenance=provenance)
+    calibrated = convert_snm if method == "snm" else convert_percentile
+    with counted_progress() as progress:
+        return calibrated(network, encoding, images, bits, provenance=provenance, progress=progress)
+
+
+def _training_images(known: dict[str, Any], data: str | None, count: int, percentile: float) -> Calibration:
+    """Images drawn from those that the network was trained on; never test images."""
+    from sparsespike.ann.data import load
+    from sparsespike.export.calibrate import Calibration
+
+    training = known.get("training", {})
+    name = data or training.get("data")
+    if not isinstance(name, str):
+        raise ConfigError("the model does not say which data set it was trained on; name one with --data")
+    seed = int(training.get("seed", 0))
+    with counted_progress() as progress:
+        split = load(name, validation=float(training.get("validation", 0.1)), seed=seed, progress=progress).train
+    if count > len(split):
+        raise ConfigError(f"--calibration {count}: the training split has {len(split)} images; ask for at most that many")
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(split))[:count])
+    return Calibration(split.images[chosen], percentile)

@@ -1,0 +1,64 @@
+"""Conversion of a ReLU network that is really trained, by every method, from the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparsespike.ann.config import TrainConfig
+from sparsespike.ann.train import train
+from sparsespike.export.graphfile import load_graph
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "relu"
+    train(TrainConfig(hidden=(60, 40), sparsity=0.8, epochs=2, topology="er", activation="relu"), path)
+    return path
+
+
+def test_snm_and_percentile(sparsespike: Run, folder: Path) -> None:
+    accuracy = json.loads((folder / "summary.json").read_text())["test_accuracy"]
+    for method, kind, percentile in (("snm", "signed_if", 100.0), ("percentile", "if", 99.9)):
+        target = folder / f"{method}.safetensors"
+        converted = sparsespike("convert", folder, "--method", method, "--calibration", 200, "--out", target, "--json")
+        assert converted.code == 0, converted.err
+        report = json.loads(converted.out)
+        assert report["settings"]["percentile"] == percentile
+        assert report["settings"]["calibration_images"] == 200
+        assert [verdict["accepted"] for verdict in report["verdicts"]] == [True] * len(report["verdicts"])
+        graph = load_graph(target)
+        assert graph.provenance["method"] == method
+        assert {graph.population(name).kind for name in graph.spiking} == {kind}
+        simulated = sparsespike("simulate", target, "--images", 200, "--steps", 64, "--json")
+        (run,) = json.loads(simulated.out)["runs"]
+        assert run["accuracy_by_step"][-1] > accuracy - 0.1
+
+    table = sparsespike("convert", folder, "--method", "snm", "--percentile", 99, "--calibration", 50)
+    assert table.code == 0, table.err
+    assert "a population of spiking neurons" in table.out
+    assert "layers.2" in table.out
+    assert "Converted with SNM, 16 bits" in table.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--method", "aec2"), "--method 'aec2': expected one of qcfs, snm, percentile"),
+        (("--method", "qcfs", "--percentile", "99"), "--percentile, --calibration and --data are for snm and percentile"),
+        (("--method", "qcfs"), "found the activation ReLU, expected QCFS"),
+        (("--method", "snm", "--calibration", "3"), "calibration: found 3 images, expected at least 16"),
+        (("--method", "snm", "--calibration", "100000"), "--calibration 100000: the training split has"),
+        (("--method", "percentile", "--percentile", "101"), "percentile: found 101.0"),
+    ],
+)
+def test_refusals(sparsespike: Run, folder: Path, options: tuple[str, ...], message: str) -> None:
+    refused = sparsespike("convert", folder, *options)
+    assert refused.code == 2
+    assert message in " ".join(refused.err.split())
