@@ -27,6 +27,9 @@ def run_document(graph: SpikingGraph, result: RunResult | BulkResult, labels: ND
     labels : int64 array, shape (B,)
     """
     accuracy = accuracy_by_step(result, labels)
+    # The graph's order, so that documents of different backends can be held side by side.
+    emitting = (graph.input.name, *graph.spiking)
+    keys = [projection.key for projection in graph.projections]
     return {
         "backend": result.backend,
         "version": result.version,
@@ -40,22 +43,22 @@ def run_document(graph: SpikingGraph, result: RunResult | BulkResult, labels: ND
             {
                 "population": name,
                 "neurons": graph.population(name).size,
-                "positive_spikes": int(counts.positive.sum()),
-                "negative_spikes": int(counts.negative.sum()),
+                "positive_spikes": int(result.spikes[name].positive.sum()),
+                "negative_spikes": int(result.spikes[name].negative.sum()),
                 "events_by_step": result.spikes_by_step[name].events.sum(axis=0),
             }
-            for name, counts in result.spikes.items()
+            for name in emitting
         ],
         "projections": [
             {
                 "pre": pre,
                 "post": post,
                 "synapses": graph.projection(pre, post).connection.nnz,
-                "synaptic_events": int(events.sum()),
+                "synaptic_events": int(result.events[pre, post].sum()),
                 "counting": result.counting[pre, post],
-                "synaptic_events_by_image": events,
+                "synaptic_events_by_image": result.events[pre, post],
             }
-            for (pre, post), events in result.events.items()
+            for pre, post in keys
         ],
         "neuron_updates": {name: int(count.sum()) for name, count in result.neuron_updates.items()},
         "bias_additions": {name: int(count.sum()) for name, count in result.bias_additions.items()},
