@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
+from rich.markup import escape
 
 from sparsespike.ann.config import TrainConfig
 from sparsespike.ann.data import Split, load
@@ -18,7 +19,7 @@ from sparsespike.backends.base import Backend, RunResult
 from sparsespike.backends.compare import first_divergence
 from sparsespike.backends.native import NativeBackend
 from sparsespike.cli.compare import run_recorded
-from sparsespike.cli.console import err, out, print_json, print_table
+from sparsespike.cli.console import err, out, print_json, print_prose, print_table
 from sparsespike.cli.convert import convert_run
 from sparsespike.cli.doctor import small_network
 from sparsespike.cli.options import DEFAULT_STEPS, Backends, Images, Json, Steps, chosen_backends, spread
@@ -81,7 +82,7 @@ def demo(
         return
     for account in accounts:
         _print(account, labels)
-    out.print(f"\n[bold]{saving}[/]", highlight=False)
+    print_prose(f"\n[bold]{escape(saving)}[/]")
     out.print(
         f"\nFiles in {folder}: */graph.safetensors, */results.json, */ledger.csv, *.png ({time.perf_counter() - began:.0f} s)"
     )

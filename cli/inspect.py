@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +32,18 @@ def inspect(
     for title, key in (("Populations", "populations"), ("Projections", "projections")):
         rows = document[key]
         print_table(title, list(rows[0]), [row.values() for row in rows])
-    print_table("Provenance", ("what", "value"), [(name, str(value)) for name, value in document["provenance"].items()])
+    print_table("Provenance", ("what", "value"), list(_readable(document["provenance"])))
+
+
+def _readable(known: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested mappings as lines ``a.b: value``; lists of mappings, which are tables, are left to ``--json``."""
+    for name, value in known.items():
+        if isinstance(value, Mapping):
+            yield from _readable(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
+            yield f"{prefix}{name}", f"{len(value)} entries, shown by --json"
+        else:
+            yield f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def describe(graph: SpikingGraph, steps: int) -> dict[str, Any]:
