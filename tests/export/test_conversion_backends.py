@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from sparsespike.ann.activations import QCFS
@@ -25,10 +26,31 @@ from sparsespike.export.connections import Conv2dConnection
 from sparsespike.export.qcfs import convert_qcfs
 from sparsespike.export.snm import convert_snm
 
-SHAPES = {"mlp": (24,), "conv": (2, 8, 8)}
+SHAPES = {"mlp": (24,), "conv": (2, 8, 8), "block": (2, 8, 8)}
 ENCODING = Encoding((0, 255), 255, (0.5, 0.25), (0.5, 0.2))
 IMAGES, STEPS = 3, 8
-CASES = list(itertools.product(("mlp", "conv"), ("qcfs", "snm", "percentile"), (8, 16, 24)))
+CASES = [
+    *itertools.product(("mlp", "conv"), ("qcfs", "snm", "percentile"), (8, 16, 24)),
+    ("block", "qcfs", 8),
+    ("block", "snm", 16),
+]
+
+
+class Block(nn.Module):
+    """A residual block after a pool: a convolution of 6 x 6 with stride 2, and a sum of two populations' projections."""
+
+    def __init__(self, activation: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.stem, self.pool = nn.Conv2d(2, 4, 3, padding=1), nn.AvgPool2d(2)
+        self.one, self.two = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.a, self.b, self.c = activation(), activation(), activation()
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pool(self.a(self.stem(x)))
+        x = self.c(self.two(self.b(self.one(x))) + x)
+        scores: torch.Tensor = self.head(x.flatten(1))
+        return scores
 
 
 def converted(make: Callable[..., nn.Module], network: str, method: str, bits: int) -> Conversion:
@@ -41,7 +63,9 @@ def converted(make: Callable[..., nn.Module], network: str, method: str, bits: i
         assert isinstance(model, MLP)
         model.reset_parameters(rng)
     else:
-        model = make(lambda: QCFS(4, 1.0)) if method == "qcfs" else make()
+        torch.manual_seed(0)
+        kind = Block if network == "block" else make
+        model = kind((lambda: QCFS(4, 1.0)) if method == "qcfs" else nn.ReLU)
     if method == "qcfs":
         return convert_qcfs(model, ENCODING, bits, input_shape=shape)
     calibration = Calibration(images(shape, 40, seed=1), 99.0)
@@ -85,7 +109,16 @@ def test_the_cases_hold_what_they_are_for(runs: dict[tuple[str, str, int], Run])
         connections = [projection.connection for projection in run.graph.projections]
         largest = max(np.abs(c.kernel if isinstance(c, Conv2dConnection) else c.values).max() for c in connections)
         assert largest == 2 ** (bits - 1) - 1
-        assert any(isinstance(c, Conv2dConnection) for c in connections) == (network == "conv")
+        assert any(isinstance(c, Conv2dConnection) for c in connections) == (network != "mlp")
         result = reference(run.graph, run.inputs, run.steps)
         taken_back = sum(int(result.spikes[name].negative.sum()) for name in run.graph.spiking)
         assert (taken_back > 0) == (method == "snm")
+    block = runs["block", "snm", 16].graph
+    into = {projection.pre: projection.connection for projection in block.into("c")}
+    pooled, skip = block.projection("a", "b").connection, into["a"]
+    assert isinstance(pooled, Conv2dConnection)
+    assert (pooled.kernel.shape, pooled.stride, pooled.padding) == ((4, 4, 6, 6), (2, 2), (2, 2))
+    assert isinstance(skip, Conv2dConnection)
+    assert (skip.kernel.shape, skip.groups, skip.stride) == ((4, 1, 2, 2), 4, (2, 2))
+    assert isinstance(into["b"], Conv2dConnection)
+    assert block.delay("a", "c") == 2

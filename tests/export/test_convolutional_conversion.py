@@ -13,7 +13,10 @@ from torch import nn
 from torch.nn.utils import prune
 
 from sparsespike.ann.activations import QCFS
+from sparsespike.ann.convnets import ConvNet, ConvNetSpec
 from sparsespike.ann.encoding import Encoding
+from sparsespike.ann.masked import MaskedConv2d
+from sparsespike.ann.topology import conv_er
 from sparsespike.backends.native import NativeBackend
 from sparsespike.backends.reference import reference
 from sparsespike.common.errors import ModelError
@@ -174,6 +177,46 @@ def test_channels_that_were_pruned_away_stay_silent_or_constant() -> None:
     run = reference(graph, np.array([[0, 1, 0, 1]]), 4)
     assert run.spikes["1"].positive.tolist() == [[0, 4, 0, 4, 2, 2, 2, 2]]
     assert run.spikes["3"].positive.tolist() == [[2, 2, 2, 2]]
+
+
+def test_thresholds_by_channel() -> None:
+    """One lambda a channel: two channels of one weight fire at rates that their lambdas set, and weigh the more."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), QCFS(4, 1.0), nn.Conv2d(2, 1, 1), QCFS(4, 4.0), nn.Flatten(), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[1].lam = nn.Parameter(torch.tensor([1.0, 2.0]).view(1, 2, 1, 1))
+        for layer in (0, 2):
+            model[layer].weight.fill_(1.0)
+            model[layer].bias.zero_()
+    graph = convert_qcfs(model, Encoding((0, 4), 4, (0.0,), (1.0,)), 8, input_shape=(1, 2, 2)).graph
+    run = reference(graph, np.array([[0, 1, 2, 4]]), 4)
+    assert run.spikes["1"].positive.tolist() == [[0, 1, 2, 4, 0, 1, 1, 2]]
+    outgoing = graph.projection("1", "3").connection
+    assert isinstance(outgoing, Conv2dConnection)
+    assert outgoing.kernel.ravel().tolist() == [64, 127]
+
+
+@pytest.mark.parametrize("name", ["vgg-small", "resnet20"])
+def test_masked_convolutions_of_this_package(name: str) -> None:
+    """Sparse networks as training makes them: nnz unchanged, and the graph's levels are the model's."""
+    model = ConvNet(ConvNetSpec(name, (1, 8, 8), 4, width=0.1, activation="qcfs", levels=4, lam=1.0))
+    rng = np.random.default_rng(0)
+    for layer in model.sparse_layers:
+        assert isinstance(layer, MaskedConv2d)
+        layer.reset_topology(conv_er(layer.shape, 0.5, rng))
+    model.reset_parameters(rng)
+    encoding = Encoding((0, 16), 16, (0.3,), (0.4,))
+    graph, report, _ = convert_qcfs(model, encoding, 24)
+    assert all(layer.nnz == layer.nnz_ann for layer in report.layers)
+    trained = {layer.layers[0]: layer.sparsity for layer in report.layers if len(layer.layers) == 1}
+    assert trained["conv1"] == pytest.approx(0.5, abs=0.1)
+    x = rng.integers(0, 17, (10, 64))
+    network = read_network(model)
+    outputs = network.evaluate(real_inputs(network, encoding, x))
+    levels = integer_levels(graph, x, 4)
+    for node in network.activations:
+        assert np.array_equal(levels[node.name], np.rint(outputs[node.name].reshape(10, -1) * 4))
+    residual = [graph.population(name) for name in graph.spiking if len(graph.into(name)) == 2]
+    assert len(residual) == (9 if name == "resnet20" else 0)
 
 
 def test_an_activation_right_after_flatten() -> None:
