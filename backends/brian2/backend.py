@@ -14,6 +14,7 @@ from sparsespike.backends.brian2.job import Job, Outcome, Recording
 from sparsespike.backends.brian2.package import load_brian2
 from sparsespike.backends.brian2.runtime import run_numpy
 from sparsespike.backends.brian2.standalone import missing_tools, run_standalone
+from sparsespike.backends.expansion import check_max_synapses, too_many_synapses
 from sparsespike.common.errors import ConfigError, MembraneOverflowError
 from sparsespike.export.bounds import bounds
 from sparsespike.export.graph import Key, SpikingGraph
@@ -39,7 +40,7 @@ class Brian2Backend:
     mode : {"numpy", "cpp"}
         ``numpy`` runs in this process and compiles nothing. ``cpp`` (C++ standalone) builds one program a run, in a process of
         its own: 10 to 60 s of compilation, then 2 to 10 times faster; it pays from several hundred images on.
-    synapse_limit : int
+    max_synapses : int
         Largest number of synapses that is simulated, convolutions expanded; about 50 bytes of memory each.
     batch : int, optional
         Images simulated at a time; by default as many as keep the monitors below about 512 MiB.
@@ -53,18 +54,16 @@ class Brian2Backend:
     """
 
     def __init__(
-        self, mode: Literal["numpy", "cpp"] = "numpy", *, synapse_limit: int = 50_000_000, batch: int | None = None
+        self, mode: Literal["numpy", "cpp"] = "numpy", *, max_synapses: int = 50_000_000, batch: int | None = None
     ) -> None:
         if mode not in ("numpy", "cpp"):
             raise ConfigError(f"Brian2 backend: found mode {mode!r}, expected 'numpy' or 'cpp'")
-        if synapse_limit < 1 or (batch is not None and batch < 1):
-            raise ConfigError(
-                f"Brian2 backend: found synapse_limit = {synapse_limit} and batch = {batch}, expected at least 1 of each"
-            )
+        if batch is not None and batch < 1:
+            raise ConfigError(f"Brian2 backend: found batch = {batch}, expected at least 1")
         load_brian2()
         self.name = "brian2" if mode == "numpy" else "brian2-cpp"
         self._simulate: Callable[[Job], Outcome] = run_numpy if mode == "numpy" else run_standalone
-        self._synapse_limit = synapse_limit
+        self._max_synapses = check_max_synapses(self.name, max_synapses)
         self._batch = batch
 
     def check(self, graph: SpikingGraph) -> list[str]:
@@ -74,11 +73,7 @@ class Brian2Backend:
             for population in graph.populations
             if population.kind == "aec"
         ]
-        if graph.nnz > self._synapse_limit:
-            reasons.append(
-                f"it has {graph.nnz} synapses with its convolutions expanded, the limit is {self._synapse_limit}: they would "
-                f"take about {graph.nnz * BYTES_PER_SYNAPSE / 2**20:.0f} MiB; raise synapse_limit if the memory allows it"
-            )
+        reasons += too_many_synapses(graph, max_synapses=self._max_synapses, bytes_per_synapse=BYTES_PER_SYNAPSE)
         if self.name == "brian2-cpp" and (tools := missing_tools()):
             reasons.append(
                 f"{' and '.join(map(repr, tools))} cannot be found, and C++ standalone needs make and a C++ compiler; install "

@@ -178,18 +178,16 @@ def test_aec_is_refused_with_a_reason() -> None:
 
 def test_expanded_convolutions_count_against_the_limit() -> None:
     graph, inputs, steps = CASES["convolution"]()
-    assert Brian2Backend(synapse_limit=graph.nnz).check(graph) == []
-    with pytest.raises(
-        BackendError, match=rf"it has {graph.nnz} synapses .* the limit is {graph.nnz - 1}: .* raise synapse_limit"
-    ):
-        Brian2Backend(synapse_limit=graph.nnz - 1).run(graph, inputs, steps)
+    assert Brian2Backend(max_synapses=graph.nnz).check(graph) == []
+    with pytest.raises(BackendError, match=rf"found {graph.nnz:,} synapses .* at most max_synapses = {graph.nnz - 1:,}: raise"):
+        Brian2Backend(max_synapses=graph.nnz - 1).run(graph, inputs, steps)
 
 
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="found mode 'cython', expected 'numpy' or 'cpp'"):
         Brian2Backend("cython")
-    with pytest.raises(ConfigError, match="found synapse_limit = 0 and batch = None"):
-        Brian2Backend(synapse_limit=0)
+    with pytest.raises(ConfigError, match="found max_synapses = 0"):
+        Brian2Backend(max_synapses=0)
     with pytest.raises(ConfigError, match="batch = 0"):
         Brian2Backend(batch=0)
 
