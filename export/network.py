@@ -310,21 +310,22 @@ class Network:
 
     def evaluate(self, x: FloatArray) -> dict[str, FloatArray]:
         """Output of every node for a batch of real inputs, shape (B, *input_shape)."""
-        return self._run(x, lambda layer, drive: layer(drive))
+        return self.run(x, lambda name, layer, drive: layer(drive))
 
     def constants(self, x: FloatArray) -> dict[str, FloatArray]:
         """Output of every node if no activation gave anything: the part that is there whatever fires.
 
         With zero padding a constant reaches the borders through fewer taps; going through the layers counts exactly those.
         """
-        return self._run(x, lambda layer, drive: np.zeros_like(drive))
+        return self.run(x, lambda name, layer, drive: np.zeros_like(drive))
 
-    def _run(self, x: FloatArray, activate: Callable[[Activate, FloatArray], FloatArray]) -> dict[str, FloatArray]:
+    def run(self, x: FloatArray, activate: Callable[[str, Activate, FloatArray], FloatArray]) -> dict[str, FloatArray]:
+        """Output of every node if each activation gives ``activate(name, layer, drive)``, drive of shape (B, *shape)."""
         values = {INPUT: np.asarray(x, np.float64).reshape(len(x), *self.input_shape)}
         for node in self.nodes:
             inputs = [values[name] for name in node.inputs]
             if isinstance(node.layer, Activate):
-                values[node.name] = activate(node.layer, inputs[0])
+                values[node.name] = activate(node.name, node.layer, inputs[0])
             else:
                 values[node.name] = node.layer(*inputs)
         return values
