@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsespike.backends.native.plan import INPUT, Plan
+from sparsespike.backends.native.plan import AEC, INPUT, Plan
 
 WORD = 8
 """Fired flags are looked through eight at a time."""
@@ -40,9 +40,9 @@ class Scratch(NamedTuple):
     drive: NDArray[np.int64]
     constant: NDArray[np.int64]
     net_count: NDArray[np.int32]
-    """Net spike count of each neuron so far."""
+    """Net spike count of each neuron so far; of kind ``aec`` the number of its spikes."""
     fired: NDArray[np.int8]
-    """+1, 0 or -1 of this step."""
+    """+1, 0 or -1 of this step; of kind ``aec`` bit 0 = primary, bit 1 = compensation."""
     source: NDArray[np.int32]
     """Neuron of every event of the image, population after population and step after step."""
     payload: NDArray[np.int32]
@@ -53,10 +53,11 @@ class Scratch(NamedTuple):
 
 
 def make_scratch(plan: Plan, steps: int) -> Scratch:
-    """Work space for one thread: 8 bytes a neuron and step, the most events that an image can have."""
+    """Work space for one thread: 8 bytes a neuron and step (of kind ``aec``: and spike), the most events of an image."""
     sizes = np.diff(plan.offset)
     widest = int(sizes.max())
-    events = int(np.where(plan.kind == INPUT, sizes, sizes * steps).sum())
+    most = np.select([plan.kind == INPUT, plan.kind == AEC], [1, 2], steps)
+    events = int((sizes * most).sum())
     return Scratch(
         v=np.empty(widest, np.int64),
         drive=np.empty(widest, np.int64),

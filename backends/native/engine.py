@@ -50,12 +50,7 @@ class NativeBackend:
 
     def check(self, graph: SpikingGraph) -> list[str]:
         """Reasons why this backend cannot run the graph; empty if it can."""
-        kinds = [
-            f"population {population.name!r} is of kind 'aec', expected one of input, if, signed_if, readout"
-            for population in graph.populations
-            if population.kind == "aec"
-        ]
-        return kinds or [
+        return [
             f"the current of population {name!r} can reach {bound.current}, expected less than 2^61; "
             "scale its weights, thresholds, bias and initial membrane down together"
             for name, bound in bounds(graph, steps=1).items()

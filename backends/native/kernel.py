@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from sparsespike.backends.native.arrays import WORD, Outputs, Scratch
-from sparsespike.backends.native.plan import INPUT, READOUT, SIGNED_IF, Plan
+from sparsespike.backends.native.plan import AEC, INPUT, READOUT, SIGNED_IF, Plan
 
 
 def _count_trailing_zeros(typing_context: Any, word: Any) -> Any:
@@ -60,6 +60,8 @@ def simulate(
         for p in range(len(plan.kind)):
             if plan.kind[p] == INPUT:
                 end = _emit_input(plan, p, image, values[image], scratch, out, end)
+            elif plan.kind[p] == AEC:
+                end = _run_coded(plan, p, image, inject, record[p], scratch, out, end)
             else:
                 end = _run_population(plan, p, image, inject, limit, record[p], scratch, out, end)
             if end < 0:
@@ -136,6 +138,39 @@ def _run_population(
                 out.positive_by_step[image, p, t] += 1
             else:
                 out.negative_by_step[image, p, t] += 1
+        if record >= 0:
+            for j in range(size):
+                out.rasters[image, t, record + j] = fired[j]
+    return end
+
+
+@njit(cache=True, nogil=True)
+def _run_coded(plan: Plan, p: int, image: int, inject: bool, record: int, scratch: Scratch, out: Outputs, end: int) -> int:
+    """A population of kind ``aec``: its decode window, then its encode window; returns where its events end.
+
+    No check of the range: such graphs are proven to stay below 2^53 before they are run.
+    """
+    low, high = plan.offset[p], plan.offset[p + 1]
+    size = high - low
+    v, drive, stage = scratch.v[:size], scratch.drive[:size], scratch.net_count[:size]
+    fired = scratch.fired[: (size + WORD - 1) // WORD * WORD]
+    slots = scratch.start.shape[1]
+    _begin_drive(plan, p, inject, scratch)
+    for r in range(plan.into[p], plan.into[p + 1]):
+        if not (inject and plan.kind[plan.pre[r]] == INPUT):
+            for t in range(slots):
+                out.events[image, r, t] = _propagate(plan, r, t, scratch, drive)
+    for j in range(size):
+        v[j] = plan.v_init[low + j] + drive[j]
+        stage[j] = 0
+    for j in range(size, len(fired)):
+        fired[j] = 0
+    for t in range(slots):
+        scratch.start[p, t] = end
+        _fire_coded(v, stage, plan.tables[p, 0, t], plan.tables[p, 2, t], fired)
+        end = _list_coded(fired, plan.tables[p, 1, t], plan.tables[p, 3, t], end, scratch, out.positive[image, low:high])
+        scratch.stop[p, t] = end
+        out.positive_by_step[image, p, t] = end - scratch.start[p, t]
         if record >= 0:
             for j in range(size):
                 out.rasters[image, t, record + j] = fired[j]
@@ -296,4 +331,33 @@ def _list_spikes(
                 positive[j] += 1
             else:
                 negative[j] += 1
+    return end
+
+
+@njit(cache=True, nogil=True)
+def _fire_coded(v: NDArray[np.int64], stage: NDArray[np.int32], primary: int, compensation: int, fired: NDArray[np.int8]) -> None:
+    """Update neurons of kind ``aec`` in one slot; stage 0, 1, 2 = neither, the primary, both spikes have gone."""
+    for j in range(len(v)):
+        first = stage[j] == 0 and v[j] >= primary
+        x = v[j] - primary if first else v[j]
+        second = (first or stage[j] == 1) and x >= compensation
+        v[j] = x - compensation if second else x
+        fired[j] = np.int8(first) | np.int8(second) << 1
+        stage[j] += np.int32(first) + np.int32(second)
+
+
+@njit(cache=True, nogil=True)
+def _list_coded(
+    fired: NDArray[np.int8], primary: int, compensation: int, end: int, scratch: Scratch, positive: NDArray[np.int64]
+) -> int:
+    """Append one event a spike, two for a neuron that fired both, with their payloads; returns where the list ends."""
+    for j in range(len(positive)):
+        if fired[j] & 1:
+            scratch.source[end], scratch.payload[end] = j, primary
+            positive[j] += 1
+            end += 1
+        if fired[j] & 2:
+            scratch.source[end], scratch.payload[end] = j, compensation
+            positive[j] += 1
+            end += 1
     return end

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsespike.export.connections import Connection, Conv2dConnection
-from sparsespike.export.graph import SpikingGraph
+from sparsespike.export.graph import Population, SpikingGraph
 
-INPUT, IF, SIGNED_IF, READOUT = range(4)
-_CODES = {"input": INPUT, "if": IF, "signed_if": SIGNED_IF, "readout": READOUT}
+INPUT, IF, SIGNED_IF, AEC, READOUT = range(5)
+_CODES = {"input": INPUT, "if": IF, "signed_if": SIGNED_IF, "aec": AEC, "readout": READOUT}
 _NO_GEOMETRY = (0,) * 12
 
 
@@ -34,6 +34,8 @@ class Plan(NamedTuple):
     threshold_neg: NDArray[np.int64]
     v_init: NDArray[np.int64]
     bias: NDArray[np.int64]
+    tables: NDArray[np.int64]
+    """(P, 4, slots) primary threshold and payload, compensation threshold and payload; zeros but for kind ``aec``."""
     into: NDArray[np.int64]
     """(P + 1,) projections ``into[p]:into[p + 1]`` arrive at population p."""
     pre: NDArray[np.int64]
@@ -51,7 +53,7 @@ class Plan(NamedTuple):
 
 
 def lower(graph: SpikingGraph) -> Plan:
-    """Flatten a graph of the kinds input, if, signed_if and readout."""
+    """Flatten a graph."""
     populations = [graph.population(name) for name in graph.order]
     projections = [projection for name in graph.order for projection in graph.into(name)]
     rows = [_rows(projection.connection) for projection in projections]
@@ -71,6 +73,7 @@ def lower(graph: SpikingGraph) -> Plan:
         threshold_neg=line("threshold_neg"),
         v_init=line("v_init"),
         bias=line("bias"),
+        tables=np.array([_tables(p, graph.slots or 0) for p in populations]),
         into=_starts(np.array([len(graph.into(name)) for name in graph.order])),
         pre=np.array([graph.order.index(projection.pre) for projection in projections]),
         first_row=_starts(lengths)[:-1],
@@ -79,6 +82,13 @@ def lower(graph: SpikingGraph) -> Plan:
         indices=np.concatenate([part[1] for part in rows]).astype(np.uint32),
         values=np.concatenate([part[2] for part in rows]),
     )
+
+
+def _tables(population: Population, slots: int) -> NDArray[np.int64]:
+    if population.kind != "aec":
+        return np.zeros((4, slots), np.int64)
+    spikes, fields = ("primary", "compensation"), ("threshold", "payload")
+    return np.stack([population.tables[f"{spike}_{field}"] for spike in spikes for field in fields])
 
 
 def _starts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from sparsespike.backends.native import NativeBackend, engine
 from sparsespike.backends.native.arrays import make_scratch
 from sparsespike.backends.registry import get_backend
 from sparsespike.backends.testing import CASES, Case, assert_equal, check_conformance, reference
-from sparsespike.backends.testing.strategies import convolutions, graphs
+from sparsespike.backends.testing.strategies import aec_graphs, convolutions, graphs
 from sparsespike.common.errors import BackendError, GraphError, MembraneOverflowError
 from sparsespike.export.connections import CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
@@ -48,6 +48,17 @@ def test_equals_the_reference_on_random_graphs(case: Case, mode: str) -> None:
     graph, inputs, steps = case
     result = NativeBackend(threads=2).run(graph, inputs, steps, record=graph.spiking, input=mode)
     assert_equal(result, reference(graph, inputs, steps, input=mode))
+
+
+@given(aec_graphs(), st.sampled_from(("events", "current")))
+@settings(deadline=None, max_examples=100)
+def test_equals_the_reference_on_random_aec_graphs(case: Case, mode: str) -> None:
+    graph, inputs, steps = case
+    result = NativeBackend(threads=2).run(graph, inputs, steps, record=graph.spiking, input=mode)
+    assert_equal(result, reference(graph, inputs, steps, input=mode))
+    assert result.messages.keys() == {"input", *graph.spiking}
+    for name in graph.spiking:
+        assert (result.messages[name] == result.spikes[name].positive.sum(axis=1)).all()
 
 
 @given(convolutions(), st.sampled_from(("events", "current")))
@@ -116,6 +127,24 @@ def test_a_weight_dropped_from_a_kernel_is_missing_from_what_is_measured(monkeyp
     drop_synapse(monkeypatch, projection=1, row=0)
     result = NativeBackend().run(graph, inputs, steps)
     assert (result.events["conv1", "conv2"] < result.spikes["conv1"].events @ connection.fan_out).all()
+
+
+def test_a_synapse_dropped_from_an_aec_graph_is_missing_from_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two spikes of one slot are two events: the residual is minus all spikes of the neuron that lost its synapse."""
+    graph, inputs, steps = coded = next(case for name in CASES if (case := CASES[name]()).graph.slots is not None)
+    whole = reference(*coded)
+    (pre, post), source = next(
+        (projection.key, int(row))
+        for projection in graph.projections
+        if projection.pre in graph.spiking
+        for row in np.flatnonzero(projection.connection.fan_out * whole.spikes[projection.pre].positive.sum(axis=0))
+    )
+    projections = [projection.key for name in graph.order for projection in graph.into(name)]
+    drop_synapse(monkeypatch, projection=projections.index((pre, post)), row=source)
+    result = NativeBackend().run(graph, inputs, steps)
+    residual = result.events[pre, post] - result.spikes[pre].events @ graph.projection(pre, post).connection.fan_out
+    assert residual.any()
+    assert (residual == -result.spikes[pre].events[:, source]).all()
 
 
 def test_says_which_events_are_measured_and_which_computed() -> None:
@@ -222,16 +251,6 @@ def test_check_says_what_it_cannot_run() -> None:
     assert reason.startswith(f"the current of population 'sum' can reach {(2**31 - 1) ** 2}, expected less than 2^61; scale")
     with pytest.raises(BackendError, match="backend 'native' cannot run this graph: the current of population 'sum'"):
         NativeBackend().run(too_wide, np.array([[1]]), 1)
-    tables = {f"{spike}_{field}": np.array([4, 2]) for spike in ("primary", "compensation") for field in ("threshold", "payload")}
-    coded = SpikingGraph(
-        [
-            Population(name="x", shape=(1,), kind="input", value_range=(0, 1)),
-            Population(name="h", shape=(1,), kind="aec", tables=tables),
-            Population(name="y", shape=(1,), kind="readout"),
-        ],
-        [Projection(pre, post, CSRConnection.from_scipy(np.array([[1]]))) for pre, post in (("x", "h"), ("h", "y"))],
-    )
-    assert NativeBackend().check(coded) == ["population 'h' is of kind 'aec', expected one of input, if, signed_if, readout"]
 
 
 def test_refuses_wrong_arguments_with_one_message() -> None:
