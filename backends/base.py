@@ -9,8 +9,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsespike.common.errors import BackendError
+from sparsespike.common.errors import BackendError, MembraneOverflowError
+from sparsespike.export.bounds import bounds
 from sparsespike.export.graph import Key, SpikingGraph
+from sparsespike.export.population import NEVER
 
 Counting = Literal["measured", "computed"]
 InputMode = Literal["current", "events"]
@@ -42,7 +44,7 @@ class RunResult:
     backend, version, dtype : str
         Backend's name, the version of the simulator behind it, and the number type of its membranes.
     steps : int
-        Local steps T of every population.
+        Local steps T of every population; for kind ``aec`` the slots of its encode window.
     readout : int64 array, shape (B, steps, classes)
         Membranes of the readout after each local step, in integer units.
     spikes : mapping of population to SpikeCounts of shape (B, N)
@@ -115,7 +117,7 @@ class Backend(Protocol):
         graph : SpikingGraph
         inputs : integer array, shape (B, N) or (B, C, y, x)
         steps : int
-            Local steps T >= 1 of every population.
+            Local steps T >= 1 of every population; of an AEC graph, ``graph.slots``.
         record : collection of str
             Spiking populations whose rasters are kept.
         input : {"events", "current"}
@@ -145,8 +147,7 @@ def prepare(
     reasons = backend.check(graph)
     if reasons:
         raise BackendError(f"backend {backend.name!r} cannot run this graph: {'; '.join(reasons)}")
-    if steps < 1:
-        raise BackendError(f"backend {backend.name!r}: found steps = {steps}, expected at least 1")
+    check_steps(f"backend {backend.name!r}", graph, steps)
     if input not in ("events", "current"):
         raise BackendError(f"backend {backend.name!r}: found input = {input!r}, expected 'events' or 'current'")
     unknown = sorted(set(record) - set(graph.spiking))
@@ -156,6 +157,33 @@ def prepare(
     if len(checked) == 0:
         raise BackendError(f"backend {backend.name!r}: found no images, expected at least one")
     return checked
+
+
+def check_steps(where: str, graph: SpikingGraph, steps: int) -> None:
+    """Refuse a number of steps that the graph cannot run for.
+
+    Raises
+    ------
+    BackendError
+        If it is below 1 or, for an AEC graph, not the length of its tables.
+    MembraneOverflowError
+        If a membrane of an AEC graph could reach the threshold of a disabled slot.
+    """
+    if steps < 1:
+        raise BackendError(f"{where}: found steps = {steps}, expected at least 1")
+    if graph.slots is None:
+        return
+    if steps != graph.slots:
+        raise BackendError(
+            f"{where}: found steps = {steps}, expected {graph.slots}, the T + 1 slots of this AEC graph's tables; convert the "
+            "model again for another T"
+        )
+    for name, bound in bounds(graph, steps).items():
+        if bound.membrane >= NEVER:
+            raise MembraneOverflowError(
+                f"{where}: the membrane of population {name!r} can reach {bound.membrane}, expected less than 2^53; convert with "
+                "fewer bits"
+            )
 
 
 def updates(graph: SpikingGraph, images: int, steps: int) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.int64]]]:

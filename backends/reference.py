@@ -6,15 +6,15 @@ needs nothing else. Every other backend is held to its results by equality.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsespike.backends.base import Counting, InputMode, RunResult, SpikeCounts, updates
-from sparsespike.common.errors import BackendError, MembraneOverflowError
+from sparsespike.backends.base import Counting, InputMode, RunResult, SpikeCounts, check_steps, updates
+from sparsespike.common.errors import MembraneOverflowError
 from sparsespike.export.bounds import bounds
 from sparsespike.export.graph import Key, Population, Projection, SpikingGraph
 
@@ -28,7 +28,7 @@ class ReferenceResult(RunResult):
     Attributes
     ----------
     integrated : mapping of population to int64 array, shape (B, steps, N)
-        Membrane after current and bias were added, before a spike took its part away.
+        Membrane after current and bias were added, before a spike took its part away; for kind ``aec`` at the begin of a slot.
     membranes : mapping of population to int64 array, shape (B, steps, N)
         Membrane at the end of each local step.
     """
@@ -50,10 +50,9 @@ def reference(
     Parameters
     ----------
     graph : SpikingGraph
-        With populations of kinds ``input``, ``if``, ``signed_if`` and ``readout``.
     inputs : integer array, shape (B, N) or (B, C, y, x)
     steps : int
-        Local steps T >= 1.
+        Local steps T >= 1; of an AEC graph, ``graph.slots``.
     input : {"events", "current"}
         How the first projections' events are counted: one for each synapse of a value that is not zero and each step, or
         steps x nnz (a constant current needs every synapse once, and is charged at every step).
@@ -64,7 +63,7 @@ def reference(
     Raises
     ------
     BackendError
-        If ``steps`` < 1, a kind is not covered, or (MembraneOverflowError) int64 is not proven wide enough.
+        If the graph cannot run for ``steps``, or (MembraneOverflowError) int64 is not proven wide enough.
     GraphError
         If the inputs do not fit the graph.
     """
@@ -73,20 +72,21 @@ def reference(
     rasters: dict[str, NDArray[np.int8]] = {}
     integrated: dict[str, Int64Array] = {}
     membranes: dict[str, Int64Array] = {}
-    emitted: dict[str, Int64Array] = {}
+    sent: dict[str, list[Int64Array]] = {}
     for name in graph.order:
         population = graph.population(name)
         if population.kind == "input":
-            emitted[name] = _gate(population, values, steps)
+            sent[name] = [_gate(population, values, steps)]
             continue
         drive = _gate(population, np.tile(population.bias, (len(values), 1)), steps)
         for projection in graph.into(name):
-            drive = drive + _propagate(projection, emitted[projection.pre])
-        integrated[name], membranes[name], emitted[name] = _integrate(population, drive, (forced or {}).get(name))
+            drive = drive + sum(_propagate(projection, emitted) for emitted in sent[projection.pre])
+        fire = _encode if population.kind == "aec" else _integrate
+        integrated[name], membranes[name], spikes = fire(population, drive, (forced or {}).get(name))
         if name in graph.spiking:
-            rasters[name] = emitted[name].astype(np.int8)
-    events_by_step = {p.key: _count_events(graph, p, emitted[p.pre], steps, input) for p in graph.projections}
-    fires = {name: emitted[name] for name in (graph.input.name, *graph.spiking)}
+            rasters[name] = spikes.astype(np.int8)
+            sent[name] = _payloads(population, spikes)
+    events_by_step = {p.key: _count_events(graph, p, sent[p.pre], steps, input) for p in graph.projections}
     neuron_updates, bias_additions = updates(graph, len(values), steps)
     counting: dict[Key, Counting] = dict.fromkeys(events_by_step, "computed")
     return ReferenceResult(
@@ -95,14 +95,14 @@ def reference(
         dtype="int64",
         steps=steps,
         readout=membranes[graph.readout.name],
-        spikes={name: _count_spikes(x, axis=1) for name, x in fires.items()},
-        spikes_by_step={name: _count_spikes(x, axis=2) for name, x in fires.items()},
+        spikes={name: _count_spikes(x, axis=1) for name, x in sent.items()},
+        spikes_by_step={name: _count_spikes(x, axis=2) for name, x in sent.items()},
         events={key: counts.sum(axis=1) for key, counts in events_by_step.items()},
         events_by_step=events_by_step,
         counting=counting,
         neuron_updates=neuron_updates,
         bias_additions=bias_additions,
-        messages={name: np.count_nonzero(x, axis=(1, 2)).astype(np.int64) for name, x in fires.items()},
+        messages={name: _count_spikes(x, axis=(1, 2)).events for name, x in sent.items()},
         rasters=rasters,
         integrated=integrated,
         membranes=membranes,
@@ -110,11 +110,7 @@ def reference(
 
 
 def _check(graph: SpikingGraph, steps: int) -> None:
-    if steps < 1:
-        raise BackendError(f"reference: found steps = {steps}, expected at least 1")
-    for population in graph.populations:
-        if population.kind == "aec":
-            raise BackendError(f"reference: population {population.name!r} is of kind 'aec', expected a rate-coded kind")
+    check_steps("reference", graph, steps)
     for name, bound in bounds(graph, steps).items():
         if bound.membrane >= 2**63:
             raise MembraneOverflowError(
@@ -170,16 +166,45 @@ def _decide(population: Population, v: Int64Array, net_count: Int64Array) -> tup
     return positive, negative
 
 
-def _count_spikes(emitted: Int64Array, axis: int) -> SpikeCounts:
-    return SpikeCounts(
-        np.count_nonzero(emitted > 0, axis=axis).astype(np.int64), np.count_nonzero(emitted < 0, axis=axis).astype(np.int64)
-    )
+def _encode(
+    population: Population, drive: Int64Array, forced: NDArray[np.int8] | None
+) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Membranes before and after each slot of the encode window, and spikes (bit 0 = primary, bit 1 = compensation)."""
+    integrated, membranes, spikes = np.zeros_like(drive), np.zeros_like(drive), np.zeros_like(drive)
+    v = population.v_init + drive.sum(axis=1)  # the decode window
+    gone = np.zeros((2, *v.shape), bool)
+    for t in range(drive.shape[1]):
+        integrated[:, t] = v
+        for bit, name in enumerate(("primary_threshold", "compensation_threshold")):
+            threshold = population.tables[name][t]
+            may = ~gone[bit] if bit == 0 else gone[0] & ~gone[bit]
+            fires = may & (v >= threshold) if forced is None else forced[:, t] & (1 << bit) != 0
+            v = np.where(fires, v - threshold, v)
+            gone[bit] |= fires
+            spikes[:, t] |= fires.astype(np.int64) << bit
+        membranes[:, t] = v
+    return integrated, membranes, spikes
 
 
-def _count_events(graph: SpikingGraph, projection: Projection, emitted: Int64Array, steps: int, input: InputMode) -> Int64Array:
+def _payloads(population: Population, spikes: Int64Array) -> list[Int64Array]:
+    """What each of a population's spikes carries, arrays of shape (B, steps, N): of kind ``aec`` two may go at once."""
+    if population.kind != "aec":
+        return [spikes]
+    names = ("primary_payload", "compensation_payload")
+    return [(spikes >> bit & 1) * population.tables[name][:, None] for bit, name in enumerate(names)]
+
+
+def _count_spikes(emitted: Sequence[Int64Array], axis: int | tuple[int, int]) -> SpikeCounts:
+    positive, negative = (sum(np.count_nonzero(sign * x > 0, axis=axis) for x in emitted) for sign in (1, -1))
+    return SpikeCounts(np.asarray(positive, np.int64), np.asarray(negative, np.int64))
+
+
+def _count_events(
+    graph: SpikingGraph, projection: Projection, emitted: Sequence[Int64Array], steps: int, input: InputMode
+) -> Int64Array:
     """Synaptic events of a projection by the step of its presynaptic population, shape (B, steps)."""
-    csr = projection.connection.to_csr()
+    fan_out = projection.connection.to_csr().fan_out
     if input == "current" and projection.pre == graph.input.name:
-        counts = np.full((len(emitted), csr.shape[0]), 1, np.int64)
-        emitted = _gate(graph.input, counts, steps)
-    return np.asarray((emitted != 0) @ csr.fan_out, np.int64)
+        counts = np.full((len(emitted[0]), len(fan_out)), 1, np.int64)
+        emitted = [_gate(graph.input, counts, steps)]
+    return np.asarray(sum((x != 0) @ fan_out for x in emitted), np.int64)

@@ -57,8 +57,10 @@ def bounds(graph: SpikingGraph, steps: int) -> dict[str, Bound]:
     """Bounds for every population that receives, over ``steps`` local steps.
 
     A membrane is bounded by its start plus ``steps`` times the largest current, as if it never fired: a reset by subtraction
-    moves it toward zero only, so the bound holds with any spikes.
+    moves it toward zero only, so the bound holds with any spikes. In an AEC graph every neuron emits its largest value at most
+    once, whatever the steps.
     """
+    arrivals = steps if graph.slots is None else 1
     result = {}
     for name in graph.order:
         population = graph.population(name)
@@ -74,5 +76,5 @@ def bounds(graph: SpikingGraph, steps: int) -> dict[str, Bound]:
         every_step = bias if population.bias_mode == "every_step" else 0 * bias
         start = np.abs(population.v_init.astype(object)) + np.abs(bias - every_step)
         reach = np.maximum(np.maximum(high + every_step, 0), np.maximum(-(low + every_step), 0))
-        result[name] = Bound(current=int(np.maximum(high, -low).max()), membrane=int((start + steps * reach).max()))
+        result[name] = Bound(current=int(np.maximum(high, -low).max()), membrane=int((start + arrivals * reach).max()))
     return result

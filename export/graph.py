@@ -62,6 +62,8 @@ class SpikingGraph:
         Longest path from the input, in projections.
     order : tuple of str
         Population names by (depth, position in ``populations``).
+    slots : int or None
+        For graphs of kind ``aec``: slots of a window, the one number of steps that they run for.
 
     Raises
     ------
@@ -89,6 +91,7 @@ class SpikingGraph:
         self.input = self._the_only("input")
         self.readout = self._the_only("readout")
         self.depth = self._depths()
+        self.slots = self._slots()
         position = {name: i for i, name in enumerate(self.nx)}
         self.order: tuple[str, ...] = tuple(sorted(self.nx, key=lambda name: (self.depth[name], position[name])))
 
@@ -138,6 +141,22 @@ class SpikingGraph:
                 )
             depth[name] = 1 + max(before) if before else 0
         return depth
+
+    def _slots(self) -> int | None:
+        """Length of the tables; all spiking populations of a graph are of kind aec, with tables of one length, or none is."""
+        lengths = {p.name: len(p.tables["primary_threshold"]) for p in self.populations if p.kind == "aec"}
+        if not lengths:
+            return None
+        for p in self.populations:
+            if p.kind in SPIKING_KINDS and p.kind != "aec":
+                raise GraphError(f"graph: found population {p.name!r} of kind {p.kind!r} beside kind 'aec', expected 'aec' alone")
+            if p.bias_mode != "once":
+                raise GraphError(
+                    f"graph: found population {p.name!r} with bias_mode 'every_step' in an AEC graph, expected 'once'"
+                )
+        if len(set(lengths.values())) > 1:
+            raise GraphError(f"graph: found tables of different lengths {lengths}, expected one number of slots")
+        return next(iter(lengths.values()))
 
     @property
     def populations(self) -> tuple[Population, ...]:
@@ -194,8 +213,13 @@ class SpikingGraph:
         return tuple(self.projection(name, post) for post in self.nx.successors(name))
 
     def delay(self, pre: str, post: str) -> int:
-        """Global steps from a spike of ``pre`` to its arrival, on a backend with unit delays: depth(post) - depth(pre) >= 1."""
-        return self.depth[post] - self.depth[pre]
+        """Global steps from a spike of ``pre`` to its arrival, on a backend with unit delays: depth(post) - depth(pre) >= 1.
+
+        In an AEC graph a depth is a window, and what a population fires in its encode window arrives, without a delay, in the
+        decode window of a population one deeper: (depth(post) - depth(pre) - 1) * slots.
+        """
+        depths = self.depth[post] - self.depth[pre]
+        return depths if self.slots is None else (depths - 1) * self.slots
 
     def check_inputs(self, inputs: NDArray[Any]) -> NDArray[np.int64]:
         """Inputs as an int64 array of shape (B, N), after checking them against the input population.

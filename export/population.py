@@ -26,6 +26,8 @@ SIZE_LIMIT = 2**31 - 1
 """Largest number of neurons in a population: synapses index them as int32."""
 MAGNITUDE_LIMIT = 2**53
 """Largest magnitude of an integer field: float64 backends hold it exactly."""
+NEVER = 2**53
+"""Threshold of a disabled slot of kind ``aec``: the membranes of such graphs are held below it."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -44,7 +46,9 @@ class Population:
         * ``input``: emits its integer value every step (``bias_mode="every_step"``) or once (``"once"``); a zero emits nothing.
         * ``if``: v += I + bias; spike +1 if v >= threshold, then v -= threshold (or v = 0, by ``reset``).
         * ``signed_if``: as ``if``, and spike -1 (v += threshold_neg) if v <= -threshold_neg and the net count so far is > 0.
-        * ``aec``: integrates silently in its decode window, emits at most two graded spikes in its encode window.
+        * ``aec``: all that arrives in the decode window is summed up silently; in the slots t of the encode window the neuron
+          fires a primary spike at the first t with v >= primary_threshold[t], which takes that threshold off v, and after it (in
+          the same slot at the earliest) one compensation spike likewise. A spike carries the payload of its slot.
         * ``readout``: v += I + bias, never fires; class = argmax v.
     threshold : int64 array, shape (N,), or None
         Positive and even; for ``if`` and ``signed_if`` only.
@@ -61,7 +65,9 @@ class Population:
     value_range : (int, int) or None
         For ``input`` only: smallest and largest value that may be injected.
     tables : mapping of str to int64 array, shape (slots,)
-        For ``aec`` only: ``primary_threshold``, ``compensation_threshold``, ``primary_payload``, ``compensation_payload``.
+        For ``aec`` only: ``primary_threshold``, ``compensation_threshold``, ``primary_payload``, ``compensation_payload``. A slot
+        without a spike has the payload 0 and the threshold ``NEVER``. Other primary thresholds are positive, other
+        compensation thresholds at least 0 (0 fires whenever the primary spike has gone).
 
     Raises
     ------
@@ -169,12 +175,30 @@ class Population:
             tables[name] = _bounded(frozen_array(self.tables[name], np.int64, label), label)
         if len({table.shape for table in tables.values()}) > 1 or any(t.ndim != 1 or len(t) == 0 for t in tables.values()):
             raise GraphError(f"{where}: expected tables of one equal length >= 1 (slots)")
+        for spike in ("primary", "compensation") if tables else ():
+            _check_slots(tables[f"{spike}_threshold"], tables[f"{spike}_payload"], f"{where}, {spike}", int(spike == "primary"))
+        if tables and (self.bias_mode, self.reset) != ("once", "subtract"):
+            raise GraphError(
+                f"{where}: found bias_mode {self.bias_mode!r}, reset {self.reset!r}, expected 'once', 'subtract' for kind 'aec'"
+            )
         object.__setattr__(self, "tables", tables)
 
     @property
     def size(self) -> int:
         """Number of neurons N."""
         return math.prod(self.shape)
+
+
+def _check_slots(threshold: NDArray[np.int64], payload: NDArray[np.int64], where: str, least: int) -> None:
+    """Refuse slots that are not either disabled, or of a threshold >= ``least`` and a payload > 0."""
+    disabled = threshold == NEVER
+    wrong = np.flatnonzero(np.where(disabled, payload != 0, (threshold < least) | (payload < 1) | (payload >= 2**31)))
+    if len(wrong):
+        slot = int(wrong[0])
+        raise GraphError(
+            f"{where}: found threshold {threshold[slot]} and payload {payload[slot]} in slot {slot}, expected a threshold >= "
+            f"{least} and a payload from 1 to 2^31 - 1, or 2^53 and 0 for a slot without a spike"
+        )
 
 
 def _bounded(array: NDArray[np.int64], label: str) -> NDArray[np.int64]:

@@ -9,7 +9,8 @@ Random graphs for hypothesis are in ``sparsespike.backends.testing.strategies``,
 """
 
 from sparsespike.backends.reference import ReferenceResult, reference
-from sparsespike.backends.testing.cases import CASES, Case
+from sparsespike.backends.testing.case import Case
+from sparsespike.backends.testing.cases import CASES
 from sparsespike.backends.testing.conformance import assert_equal, check_conformance
 
 __all__ = ["CASES", "Case", "ReferenceResult", "assert_equal", "check_conformance", "reference"]

@@ -7,21 +7,15 @@ one image into the next.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from sparsespike.backends.testing.aec_cases import AEC_CASES
+from sparsespike.backends.testing.case import Case
 from sparsespike.export.connections import Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Kind, Population, Projection, SpikingGraph
-
-
-class Case(NamedTuple):
-    """A graph, its inputs of shape (B, N) and the number of local steps."""
-
-    graph: SpikingGraph
-    inputs: NDArray[np.int64]
-    steps: int
 
 
 def _input(size: int, low: int = 0, high: int = 255, **fields: Any) -> Population:
@@ -323,6 +317,7 @@ CASES: Mapping[str, Callable[[], Case]] = {
         one_step,
         no_hidden,
         convolution,
+        *AEC_CASES,
     )
 }
 """The directed cases by name."""

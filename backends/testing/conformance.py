@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from sparsespike.backends.base import Backend, RunResult, SpikeCounts
 from sparsespike.backends.reference import reference
-from sparsespike.backends.testing.cases import CASES, Case
+from sparsespike.backends.testing.case import Case
+from sparsespike.backends.testing.cases import CASES
 
 
 def assert_equal(result: RunResult, expected: RunResult) -> None:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from sparsespike.backends.testing.cases import Case
+from sparsespike.backends.testing.case import Case
 from sparsespike.export.connections import Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
-from sparsespike.export.population import BiasMode
+from sparsespike.export.population import NEVER, BiasMode
 
 
 def _ints(draw: st.DrawFn, shape: int | tuple[int, ...], low: int, high: int) -> NDArray[np.int64]:
@@ -39,12 +39,60 @@ def _fires(draw: st.DrawFn, name: str, shape: tuple[int, ...]) -> Population:
     )
 
 
+def _projections(draw: st.DrawFn, populations: list[Population]) -> list[Projection]:
+    """At least one projection into every population, from any populations before it."""
+    projections = []
+    for position, post in enumerate(populations[1:], start=1):
+        before = draw(st.sets(st.integers(0, position - 1), min_size=1))
+        for pre in (populations[i] for i in sorted(before)):
+            weights = CSRConnection.from_scipy(
+                _ints(draw, (pre.size, post.size), -7, 7) * _ints(draw, (pre.size, post.size), 0, 1)
+            )
+            projections.append(Projection(pre.name, post.name, weights))
+    return projections
+
+
+def _fires_aec(draw: st.DrawFn, name: str, size: int, slots: int) -> Population:
+    """A population of kind ``aec``: thresholds of any order, some slots disabled, some compensations forced."""
+    tables = {}
+    for spike, least in (("primary", 1), ("compensation", 0)):
+        used = _ints(draw, slots, 0, 3) > 0
+        tables[f"{spike}_threshold"] = np.where(used, _ints(draw, slots, least, 12), NEVER)
+        tables[f"{spike}_payload"] = np.where(used, _ints(draw, slots, 1, 9), 0)
+    v_init, bias = _ints(draw, size, -6, 12), _ints(draw, size, -3, 3)
+    return Population(name=name, shape=(size,), kind="aec", v_init=v_init, bias=bias, bias_mode="once", tables=tables)
+
+
+@st.composite
+def aec_graphs(draw: st.DrawFn, max_populations: int = 4, max_neurons: int = 5, max_slots: int = 5, max_images: int = 3) -> Case:
+    """Random acyclic graphs of kind ``aec`` with inputs; as ``graphs``, but every population has windows of the same slots.
+
+    Parameters
+    ----------
+    max_populations, max_neurons, max_images : int
+        As in ``graphs``; there is at least one spiking population.
+    max_slots : int
+        Most slots of a window.
+    """
+    low, high = draw(st.sampled_from(((0, 4), (-3, 3))))
+    size, slots = draw(st.integers(1, max_neurons)), draw(st.integers(1, max_slots))
+    populations = [Population(name="input", shape=(size,), kind="input", value_range=(low, high), bias_mode="once")]
+    sizes = draw(st.lists(st.integers(1, max_neurons), min_size=1, max_size=max_populations))
+    populations += [_fires_aec(draw, f"p{i}", neurons, slots) for i, neurons in enumerate(sizes)]
+    classes = draw(st.integers(1, 3))
+    bias = _ints(draw, classes, -3, 3)
+    populations.append(Population(name="readout", shape=(classes,), kind="readout", bias=bias, bias_mode="once"))
+    graph = SpikingGraph(populations, _projections(draw, populations))
+    return Case(graph, _ints(draw, (draw(st.integers(1, max_images)), size), low, high), slots)
+
+
 @st.composite
 def graphs(draw: st.DrawFn, max_populations: int = 4, max_neurons: int = 5, max_steps: int = 8, max_images: int = 3) -> Case:
     """Random acyclic graphs with inputs.
 
     Any earlier population may project to any later one, so depths, delays and parallel ways vary; weights are small and of
-    both signs, many are absent, whole projections may be empty. All kinds but ``aec``, both resets, both bias modes.
+    both signs, many are absent, whole projections may be empty. All kinds but ``aec`` (see ``aec_graphs``), both resets, both
+    bias modes.
 
     Parameters
     ----------
@@ -63,14 +111,7 @@ def graphs(draw: st.DrawFn, max_populations: int = 4, max_neurons: int = 5, max_
     populations += [_fires(draw, f"p{i}", (neurons,)) for i, neurons in enumerate(sizes)]
     classes = draw(st.integers(1, 3))
     populations.append(Population(name="readout", shape=(classes,), kind="readout", bias=_ints(draw, classes, -3, 3)))
-    projections = []
-    for position, post in enumerate(populations[1:], start=1):
-        before = draw(st.sets(st.integers(0, position - 1), min_size=1))
-        for pre in (populations[i] for i in sorted(before)):
-            weights = CSRConnection.from_scipy(
-                _ints(draw, (pre.size, post.size), -7, 7) * _ints(draw, (pre.size, post.size), 0, 1)
-            )
-            projections.append(Projection(pre.name, post.name, weights))
+    projections = _projections(draw, populations)
     images = draw(st.integers(1, max_images))
     return Case(SpikingGraph(populations, projections), _ints(draw, (images, size), low, high), draw(st.integers(1, max_steps)))
 

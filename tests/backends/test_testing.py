@@ -12,7 +12,8 @@ from hypothesis import Phase, find, given, settings
 from sparsespike.backends.base import SpikeCounts
 from sparsespike.backends.native import NativeBackend, engine
 from sparsespike.backends.testing import CASES, Case, assert_equal, check_conformance, reference
-from sparsespike.backends.testing.strategies import convolutions, graphs
+from sparsespike.backends.testing.aec_cases import aec_population
+from sparsespike.backends.testing.strategies import aec_graphs, convolutions, graphs
 from sparsespike.common.errors import BackendError, GraphError, MembraneOverflowError
 from sparsespike.export.connections import CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
@@ -72,8 +73,47 @@ def in_global_time(case: Case) -> tuple[dict, dict]:
     return rasters, readout
 
 
+def in_windows(case: Case) -> tuple[dict, dict]:
+    """The same of an AEC graph: depth d encodes in window d, and decodes all that arrives in the slots of window d - 1."""
+    graph, inputs, slots = case
+    rasters: dict = defaultdict(dict)
+    readout: dict = {}
+    synapses = {key: graph.projection(*key).connection.to_csr().to_scipy().toarray().tolist() for key in graph.nx.edges}
+    for image, pixels in enumerate(inputs.tolist()):
+        membrane = {p.name: (p.v_init + p.bias).tolist() for p in graph.populations}
+        arriving: dict = defaultdict(int)  # (global slot, population, neuron) -> current
+        fired: dict = defaultdict(set)
+        for now in range(slots * (1 + max(graph.depth.values()))):
+            sent = []  # (population, neuron, payload)
+            for p in graph.populations:
+                slot = now - slots * graph.depth[p.name]
+                for n in range(p.size if 0 <= slot < slots else 0):
+                    if p.kind == "input" and slot == 0:
+                        sent.append((p.name, n, pixels[n]))
+                    for bit, spike in enumerate(("primary", "compensation") if p.kind == "aec" else ()):
+                        threshold = int(p.tables[f"{spike}_threshold"][slot])
+                        ready = spike == "primary" or "primary" in fired[p.name, n]
+                        if ready and spike not in fired[p.name, n] and membrane[p.name][n] >= threshold:
+                            membrane[p.name][n] -= threshold
+                            fired[p.name, n].add(spike)
+                            raster = rasters[p.name]
+                            raster[image, slot, n] = raster.get((image, slot, n), 0) + (1 << bit)
+                            sent.append((p.name, n, int(p.tables[f"{spike}_payload"][slot])))
+            for name, n, payload in sent:
+                for post in graph.nx.successors(name):
+                    for j, weight in enumerate(synapses[name, post][n]):
+                        arriving[now + (graph.depth[post] - graph.depth[name] - 1) * slots, post, j] += weight * payload
+            for p in graph.populations:
+                slot = now - slots * (graph.depth[p.name] - 1)
+                for n in range(p.size if 0 <= slot < slots else 0):
+                    membrane[p.name][n] += arriving[now, p.name, n]
+                    if p.kind == "readout":
+                        readout[image, slot, n] = membrane[p.name][n]
+    return rasters, readout
+
+
 def assert_equals_global_time(case: Case) -> None:
-    rasters, readout = in_global_time(case)
+    rasters, readout = in_global_time(case) if case.graph.slots is None else in_windows(case)
     result = reference(*case)
     for name in case.graph.spiking:
         found = {tuple(at): int(result.rasters[name][tuple(at)]) for at in np.argwhere(result.rasters[name]).tolist()}
@@ -90,6 +130,47 @@ def test_reference_equals_a_neuron_by_neuron_simulation_in_global_time(name: str
 @settings(deadline=None, max_examples=60)
 def test_reference_equals_global_time_on_random_graphs(case: Case) -> None:
     assert_equals_global_time(case)
+
+
+@given(aec_graphs())
+@settings(deadline=None, max_examples=60)
+def test_reference_equals_windows_on_random_graphs(case: Case) -> None:
+    assert_equals_global_time(case)
+
+
+def test_tables_of_powers_of_two_send_the_two_highest_binary_digits() -> None:
+    case = CASES["aec_two_digits"]()
+    result = reference(*case)
+
+    def two_digits(value: int) -> int:
+        highest = min(16, 1 << value.bit_length() >> 1) if value > 1 else 0
+        rest = value - highest
+        return highest + min(highest // 2 if highest > 2 else 0, 1 << rest.bit_length() >> 1) * (rest > 1)
+
+    assert result.readout[:, -1, 0].tolist() == [two_digits(value) for value in range(31)]
+    assert result.spikes["hidden"].positive[5:8, 0].tolist() == [1, 2, 2]
+
+
+def test_two_spikes_in_one_slot_are_two_events() -> None:
+    case = CASES["aec_order"]()
+    result = reference(*case)
+    both = np.argwhere(result.rasters["late"] == 3)
+    assert len(both)
+    image, slot = both[0, :2]
+    spikes = result.spikes_by_step["late"].positive[image, slot]
+    assert spikes == (result.rasters["late"][image, slot] & 1).sum() + (result.rasters["late"][image, slot] >> 1).sum()
+    assert result.events_by_step["late", "readout"][image, slot] == 2 * spikes
+    assert result.messages["late"][image] == result.spikes["late"].positive[image].sum()
+
+
+def test_aec_graphs_run_for_their_slots_and_within_exact_numbers() -> None:
+    graph, inputs, slots = CASES["aec_order"]()
+    with pytest.raises(BackendError, match=r"found steps = 5, expected 4, the T \+ 1 slots"):
+        reference(graph, inputs, slots + 1)
+    huge = aec_population("late", 3, ((6, 5),), ((2, 1),), v_init=[2**53, 0, 0])
+    populations = [huge if p.name == "late" else p for p in graph.populations]
+    with pytest.raises(MembraneOverflowError, match=r"can reach 9007199254741247, expected less than 2\^53"):
+        reference(SpikingGraph(populations, graph.projections), inputs, 1)
 
 
 def test_single_neuron_fires_as_often_as_its_charge_holds_thresholds() -> None:

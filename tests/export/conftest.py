@@ -16,11 +16,12 @@ from sparsespike.ann.models import MLP, MLPSpec
 from sparsespike.ann.topology import er
 from sparsespike.export.connections import Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
+from sparsespike.export.population import NEVER
 
 
 @pytest.fixture(scope="session")
 def every_kind() -> SpikingGraph:
-    """A small graph with every population kind, both connections, a skip, and every optional field in use."""
+    """A small graph with every rate-coded kind, both connections, a skip, and every optional field in use."""
     populations = [
         Population(name="pixels", shape=(2, 4, 4), kind="input", value_range=(0, 255), scale=np.array([0.5, 0.25])),
         Population(
@@ -45,13 +46,8 @@ def every_kind() -> SpikingGraph:
         Population(
             name="coded",
             shape=(4,),
-            kind="aec",
-            tables={
-                "primary_threshold": [40, 20, 10],
-                "compensation_threshold": [30, 15, 7],
-                "primary_payload": [8, 4, 2],
-                "compensation_payload": [6, 3, 1],
-            },
+            kind="if",
+            threshold=[40, 20, 10, 6],
         ),
         Population(name="classes", shape=(3,), kind="readout", bias=[5, -4, 2**40], scale=1e-3),
     ]
@@ -66,6 +62,27 @@ def every_kind() -> SpikingGraph:
         Projection("net.0", "classes", CSRConnection.from_scipy(_checkered(12, 3))),
     ]
     return SpikingGraph(populations, projections, {"method": "none", "sparsity": {"net.0": 0.5}, "note": "θ ≥ 0", "bits": 16})
+
+
+@pytest.fixture(scope="session")
+def coded_in_time() -> SpikingGraph:
+    """A small graph of kind aec, with a skip and a slot without a compensation spike."""
+    tables = {
+        "primary_threshold": [40, 20, 10],
+        "compensation_threshold": [30, 15, NEVER],
+        "primary_payload": [8, 4, 2],
+        "compensation_payload": [6, 3, 0],
+    }
+    populations = [
+        Population(name="pixels", shape=(6,), kind="input", value_range=(0, 255), bias_mode="once"),
+        Population(name="coded", shape=(4,), kind="aec", tables=tables, bias=[0, -3, 9, 1], bias_mode="once"),
+        Population(name="deeper", shape=(2,), kind="aec", tables=tables, bias_mode="once", scale=0.25),
+        Population(name="classes", shape=(3,), kind="readout", bias=[5, -4, 0], bias_mode="once"),
+    ]
+    sizes = {population.name: population.size for population in populations}
+    keys = [("pixels", "coded"), ("coded", "deeper"), ("coded", "classes"), ("deeper", "classes")]
+    projections = [Projection(*key, CSRConnection.from_scipy(_checkered(*(sizes[name] for name in key)))) for key in keys]
+    return SpikingGraph(populations, projections, {"method": "none"})
 
 
 def _checkered(n_pre: int, n_post: int) -> np.ndarray:

@@ -97,3 +97,14 @@ def test_weight_sums_of_a_convolution_cover_its_expanded_ones() -> None:
         assert (negative <= exact_negative).all()
         inner = connection.fan_in == connection.fan_in.max()
         assert (positive[inner] == exact_positive[inner]).any()
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("aec")])
+def test_membranes_of_windows_stay_within_their_bound(name: str) -> None:
+    """What arrives in a window is bounded by the largest payloads, once, however many slots it has."""
+    network, inputs, slots = CASES[name]()
+    result = reference(network, inputs, slots)
+    for population, bound in bounds(network, slots).items():
+        largest = max(np.abs(result.integrated[population]).max(), np.abs(result.membranes[population]).max())
+        assert largest <= bound.membrane
+    assert bounds(network, slots) == bounds(network, 1)

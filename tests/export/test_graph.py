@@ -146,7 +146,6 @@ def variants(graph: SpikingGraph) -> list[tuple[str, SpikingGraph]]:
         projections = [Projection(pre, post, connection) if p.key == (pre, post) else p for p in graph.projections]
         return SpikingGraph(graph.populations, projections, graph.provenance)
 
-    tables = graph.population("coded").tables
     result = [
         ("kind", changed("net-1", kind="if", threshold_neg=None)),
         ("value_range", changed("pixels", value_range=(0, 254))),
@@ -157,7 +156,6 @@ def variants(graph: SpikingGraph) -> list[tuple[str, SpikingGraph]]:
         ("bias_mode", changed("net-1", bias_mode="every_step")),
         ("reset", changed("net.0", reset="subtract")),
         ("scale", changed("classes", scale=0.002)),
-        *((name, changed("coded", tables={**tables, name: bumped(tables[name])})) for name in AEC_TABLES),
     ]
     csr = graph.projection("net.0", "net-1").connection
     assert isinstance(csr, CSRConnection)
@@ -181,6 +179,36 @@ def test_the_digest_changes_with_every_field(every_kind: SpikingGraph) -> None:
     digests = {"none": every_kind.digest()} | {what: graph.digest() for what, graph in variants(every_kind)}
     for (one, a), (other, b) in itertools.combinations(digests.items(), 2):
         assert a != b, f"{one} and {other} have one digest"
+
+
+def test_the_digest_changes_with_every_table(coded_in_time: SpikingGraph) -> None:
+    digests = [coded_in_time.digest()]
+    tables = coded_in_time.population("deeper").tables
+    for name in AEC_TABLES:
+        bumped = replace(coded_in_time.population("deeper"), tables={**tables, name: tables[name] + [1, 0, 0]})
+        populations = [bumped if p.name == "deeper" else p for p in coded_in_time.populations]
+        digests.append(SpikingGraph(populations, coded_in_time.projections).digest())
+    assert len(set(digests)) == 5
+
+
+def test_windows_of_an_aec_graph(coded_in_time: SpikingGraph, skip: SpikingGraph) -> None:
+    assert coded_in_time.slots == 3
+    assert [coded_in_time.delay(*p.key) for p in coded_in_time.projections] == [0, 0, 3, 0]
+    assert skip.slots is None
+
+
+def test_faults_of_an_aec_graph(coded_in_time: SpikingGraph) -> None:
+    deeper, classes = coded_in_time.population("deeper"), coded_in_time.readout
+    shorter = {name: table[:2] for name, table in deeper.tables.items()}
+    rate = Population(name="deeper", shape=(2,), kind="if", threshold=[2, 2], bias_mode="once")
+    for other, message in (
+        (replace(classes, bias_mode="every_step"), "found population 'classes' with bias_mode 'every_step' in an AEC graph"),
+        (replace(deeper, tables=shorter), "tables of different lengths {'coded': 3, 'deeper': 2}, expected one number of slots"),
+        (rate, "found population 'deeper' of kind 'if' beside kind 'aec', expected 'aec' alone"),
+    ):
+        populations = [other if p.name == other.name else p for p in coded_in_time.populations]
+        with pytest.raises(GraphError, match=message):
+            SpikingGraph(populations, coded_in_time.projections)
 
 
 @pytest.mark.parametrize(

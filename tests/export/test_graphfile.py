@@ -25,7 +25,10 @@ from sparsespike.export.graph import Population, Projection, SpikingGraph
 from sparsespike.export.graphfile import checksum, load_graph, save_graph
 
 GOLDEN = Path(__file__).parent / "data" / "every_kind_v1.safetensors"
-GOLDEN_DIGEST = "5eba94b8772065d04d59824ef7d754eefdd04efb06b52a45bda73e4f8989b92c"
+GOLDEN_DIGEST = "2fbc59a817b82f74228975dd489ad5c9139b9714c20b0b3d9cb73596b76429be"
+
+GOLDEN_AEC = GOLDEN.with_name("aec_v1.safetensors")
+GOLDEN_AEC_DIGEST = "1c7d8cd945c455490b924bc1a8719e1594a03f06016c1f9743b5570ef9ee027c"
 
 Tensors = dict[str, np.ndarray]
 Change = Callable[[dict[str, Any], Tensors], None]
@@ -35,6 +38,13 @@ Change = Callable[[dict[str, Any], Tensors], None]
 def saved(every_kind: SpikingGraph, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("saved") / "graph.safetensors"
     save_graph(every_kind, path)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def coded(coded_in_time: SpikingGraph, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("coded") / "graph.safetensors"
+    save_graph(coded_in_time, path)
     return path.read_bytes()
 
 
@@ -128,8 +138,15 @@ def test_golden_file_of_version_1(every_kind: SpikingGraph) -> None:
     assert loaded.provenance == every_kind.provenance
 
 
-def test_golden_file_is_what_is_written_today(saved: bytes) -> None:
+def test_golden_file_of_kind_aec(coded_in_time: SpikingGraph) -> None:
+    loaded = load_graph(GOLDEN_AEC)
+    assert loaded.digest() == GOLDEN_AEC_DIGEST == coded_in_time.digest()
+    assert loaded.slots == 3
+
+
+def test_golden_files_are_what_is_written_today(saved: bytes, coded: bytes) -> None:
     assert saved == GOLDEN.read_bytes()
+    assert coded == GOLDEN_AEC.read_bytes()
 
 
 def test_golden_file_read_by_the_specification_alone() -> None:
@@ -157,12 +174,11 @@ def test_golden_file_read_by_the_specification_alone() -> None:
         ("pixels", "input", [2, 4, 4]),
         ("net.0", "if", [3, 2, 2]),
         ("net-1", "signed_if", [5]),
-        ("coded", "aec", [4]),
+        ("coded", "if", [4]),
         ("classes", "readout", [3]),
     ]
     assert populations["pixels"]["value_range"] == [0, 255]
     assert tensors["population/net.0/threshold"].tolist() == list(range(2, 26, 2))
-    assert tensors["population/coded/primary_payload"].tolist() == [8, 4, 2]
     assert tensors["population/classes/scale"].shape == ()
 
     dense = np.zeros((12, 5), np.int64)
@@ -521,7 +537,6 @@ TENSOR_FAULTS: list[tuple[Change, str]] = [
     (tensor("population/net.0/scale", put(0, -1.0)), "'net.0', scale"),
     (tensor("population/net.0/scale", np.ones(5)), "scale: found shape (5,)"),
     (tensor("population/pixels/bias", put(0, 1)), "'pixels': found a bias or initial membrane"),
-    (tensor("population/coded/primary_payload", np.ones(2, np.int64)), "'coded': expected tables of one equal length"),
     (tensor(f"{LINK}/pointers_to_1", put(0, 1)), "csr pointers"),
     (tensor(f"{LINK}/pointers_to_1", put(2, 0)), "csr pointers"),
     (tensor(f"{LINK}/pointers_to_1", put(-1, 10**6)), "csr lengths"),
@@ -554,6 +569,22 @@ def test_a_wrong_checksum(saved: bytes, tmp_path: Path, value: str | None) -> No
     description, tensors = parts(saved)
     metadata = {"sparsespike": json.dumps(description)} | ({} if value is None else {"sparsespike_sha256": value})
     refused(tmp_path, save(tensors, metadata), "metadata 'sparsespike_sha256': found", "the file is damaged")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (tensor("population/coded/primary_payload", np.ones(2, np.int64)), "'coded': expected tables of one equal length"),
+        (tensor("population/coded/primary_payload", put(1, 0)), "'coded', primary: found threshold 20 and payload 0 in slot 1"),
+        (tensor("population/coded/compensation_payload", put(2, 1)), "found threshold 9007199254740992 and payload 1 in slot 2"),
+        (tensor("population/deeper/compensation_threshold", put(0, -1)), "'deeper', compensation: found threshold -1"),
+        (tensor("population/deeper/primary_payload", put(0, 2**31)), "a payload from 1 to 2^31 - 1"),
+    ],
+)
+def test_tables_that_break_the_format(coded: bytes, tmp_path: Path, change: Change, message: str) -> None:
+    description, tensors = parts(coded)
+    change(description, tensors)
+    refused(tmp_path, joined(description, tensors), message)
 
 
 def test_one_changed_weight_is_noticed(saved: bytes, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ INPUT: dict[str, Any] = {"name": "p", "shape": (3,), "kind": "input", "value_ran
 IF: dict[str, Any] = {"name": "p", "shape": (3,), "kind": "if", "threshold": [2, 4, 6]}
 SIGNED: dict[str, Any] = {**IF, "kind": "signed_if", "threshold_neg": [1, 2, 3]}
 TABLES = {name: np.array([8, 4, 2]) for name in AEC_TABLES}
-AEC: dict[str, Any] = {"name": "p", "shape": (3,), "kind": "aec", "tables": TABLES}
+AEC: dict[str, Any] = {"name": "p", "shape": (3,), "kind": "aec", "bias_mode": "once", "tables": TABLES}
 READOUT: dict[str, Any] = {"name": "p", "shape": (3,), "kind": "readout"}
 
 
@@ -68,6 +68,9 @@ def test_every_kind_can_be_made(fields: dict[str, Any]) -> None:
         ({**INPUT, "bias": [1, 0, 0]}, "found a bias or initial membrane, expected none for kind 'input'"),
         ({**INPUT, "v_init": [1, 0, 0]}, "found a bias or initial membrane"),
         ({**IF, "tables": TABLES}, "found tables ["),
+        ({**AEC, "bias_mode": "every_step"}, "found bias_mode 'every_step', reset 'subtract', expected 'once', 'subtract'"),
+        ({**AEC, "reset": "zero"}, "found bias_mode 'once', reset 'zero', expected 'once', 'subtract' for kind 'aec'"),
+        ({**AEC, "tables": {**TABLES, "primary_threshold": [8, 0, 1]}}, "primary: found threshold 0 and payload 4 in slot 1"),
         ({**AEC, "tables": {}}, "found tables [], expected ['compensation_payload'"),
         ({**AEC, "tables": {**TABLES, "primary_payload": [1]}}, "expected tables of one equal length >= 1 (slots)"),
         ({**AEC, "tables": {name: [] for name in AEC_TABLES}}, "found dtype float64"),
