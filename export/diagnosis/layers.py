@@ -4,7 +4,7 @@ A layer's whole error holds what it inherited. Its own error is told apart by gi
 got from the layers before it, and is split by cause:
 
 * clipping: the ANN's activation is above what the method's neurons can express;
-* levels: T steps have only so many counts;
+* levels: T steps have only so many counts, which are not the ANN's values;
 * integers: the graph's weights, thresholds and biases are not the ANN's;
 * unevenness: the spikes came unevenly, so that the neuron fired too early or too late, and cannot make up for it.
 """
@@ -22,7 +22,7 @@ from sparsespike.export.network import FloatArray
 
 CAUSES = {
     "clipping": "clipping at the thresholds",
-    "levels": "the few levels of {steps} steps",
+    "levels": "the rounding of activations to rates of {steps} steps",
     "integers": "the graph's integers, which differ from the ANN's weights and thresholds",
     "unevenness": "spikes that come unevenly",
 }
