@@ -13,8 +13,8 @@ wide as the input, and a dense classifier of 10 classes. The alternatives:
 * dense: plain ``torch.nn.Linear`` without a mask.
 
 All alternatives are measured in turns, round by round, so that what else runs on the machine slows all of them alike.
-Reported are the median over the rounds and the fastest round, the least disturbed one. Peak memory is the highest resident
-size of a process of its own that does the work three times, less that of one which does the same at width 64.
+Reported are the median over the rounds and the fastest round, the least disturbed one. Memory is the peak of the resident size
+(Linux: VmHWM) while a process of its own makes the network and does the work three times, less its size before.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ import argparse
 import itertools
 import json
 import os
-import resource
+import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -188,22 +187,26 @@ def in_turns(cases: list[Case], rounds: int, budget: float) -> dict[Case, Timing
 
 
 def peak_memory(case: Case, threads: int) -> float:
-    """MB that a case needs beyond the same at width 64."""
-    return (_peak(case, threads) - _peak(replace(case, width=64), threads)) / 1000
-
-
-@cache
-def _peak(case: Case, threads: int) -> int:
+    """MB that a case needs, measured in a process of its own."""
     arguments = [sys.executable, __file__, "--threads", str(threads), "--probe", json.dumps(asdict(case))]
-    return int(subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return int(subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True).stdout) / 1000
 
 
-def probe(text: str) -> None:
-    """The process of :func:`_peak`."""
-    work = Case(**json.loads(text)).work()
+def probe(case: Case) -> None:
+    """The process of :func:`peak_memory`: libraries are loaded and code is compiled at width 64, then the peak is begun anew."""
+    replace(case, width=64).work()()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = _resident("VmRSS")
+    work = case.work()
     for _ in range(3):
         work()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(_resident("VmHWM") - before)
+
+
+def _resident(field: str) -> int:
+    """A size of this process in kB, as Linux tells it. (``ru_maxrss`` keeps the parent's across exec, and cannot be begun anew.)"""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(re.findall(rf"{field}:\s*(\d+) kB", status)[0])
 
 
 def crossover(densities: list[float], sparse: list[float], other: float) -> str:
@@ -269,7 +272,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     numba.set_num_threads(min(options.threads, numba.get_num_threads()))
     if options.probe is not None:
-        probe(options.probe)
+        probe(Case(**json.loads(options.probe)))
         return
     widths = [128, 256] if options.quick else [1024, 3072]
     densities = [0.01, 0.05, 0.1] if options.quick else [0.01, 0.02, 0.05, 0.1, 0.2, 0.4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +43,8 @@ def topology(
     Example: sparsespike topology runs/sparse
     """
     require("torch", extra="train")
+    if plots:
+        require("matplotlib", extra="report")
     from sparsespike.ann.checkpoint import load_model
     from sparsespike.ann.models import MLP
 
@@ -111,12 +114,11 @@ def _cells(report: LayerReport) -> dict[str, str]:
     world = report.small_world
     cells["clustering (random)"] = "–" if world is None else f"{world.clustering:.4f} ({world.random_clustering:.4f})"
     cells["path length (random)"] = "–" if world is None else f"{world.path_length:.3f} ({world.random_path_length:.3f})"
-    cells["small-worldness"] = "–" if world is None else f"{world.sigma:.2f}"
+    cells["small-worldness"] = "–" if world is None or math.isnan(world.sigma) else f"{world.sigma:.2f}"
     return cells
 
 
 def _draw(run: Path, final: list[Topology], initial: list[Topology] | None) -> None:
-    require("matplotlib", extra="report")
     from sparsespike.ann.plots import ccdf_figure, degree_figure, epochs_figure
 
     try:
