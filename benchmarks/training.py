@@ -204,7 +204,7 @@ def probe(case: Case) -> None:
 
 
 def _resident(field: str) -> int:
-    """A size of this process in kB, as Linux tells it. (``ru_maxrss`` keeps the parent's across exec, and cannot be begun anew.)"""
+    """A size of this process in kB, as Linux tells it; ``ru_maxrss`` would keep the one of the parent."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(re.findall(rf"{field}:\s*(\d+) kB", status)[0])
 
