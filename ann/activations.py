@@ -1,7 +1,8 @@
-"""Activations of a network that is to be converted: ReLU, and QCFS, which a spiking neuron reproduces in L steps."""
+"""Quantised activations that integrate-and-fire neurons reproduce: QCFS, and its forms with a softplus threshold."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -55,10 +56,71 @@ class QCFS(nn.Module):
         return f"levels={self.levels}, lam={self.lam.item():.4g}"
 
 
+class SoftplusQCFS(nn.Module):
+    """QCFS with the threshold ``lam = softplus(rho)``, which no training step can make negative (Yang et al., 2025).
+
+    With one ``rho`` this is S-QCFS (layer-wise thresholds), with one a channel CS-QCFS.
+
+    Parameters
+    ----------
+    levels : int
+        Number of quantisation steps L, fixed.
+    channels : int, optional
+        Channels of ``[B, C, y, x]``, or features of ``[B, C]``; none for one threshold for the whole layer.
+    lam : float
+        Initial threshold, the same for all channels.
+
+    Attributes
+    ----------
+    rho : Parameter, shape () or (C,)
+        The raw parameter. It exists from the start, so that an optimizer and a saved state know it before the first batch.
+
+    Notes
+    -----
+    Gradients to the input and to ``lam`` are those of :class:`QCFS`, the latter summed over a channel; and
+    ``dlam/drho = sigmoid(rho)``. Below ``LAMBDA_MIN`` softplus is cut off: a threshold that vanishes would amplify noise.
+
+    Raises
+    ------
+    ConfigError
+        If ``levels`` or ``channels`` is below 1 or ``lam`` is not above ``LAMBDA_MIN``.
+    """
+
+    def __init__(self, levels: int = 8, channels: int | None = None, lam: float = 4.0) -> None:
+        super().__init__()
+        if levels < 1 or (channels is not None and channels < 1) or not LAMBDA_MIN < lam < math.inf:
+            raise ConfigError(
+                f"softplus QCFS has levels {levels}, channels {channels} and lam {lam}; expected levels and channels >= 1 and "
+                f"a finite lam > {LAMBDA_MIN}"
+            )
+        self.levels, self.channels = levels, channels
+        self.rho = nn.Parameter(torch.full(() if channels is None else (channels,), inverse_softplus(lam)))
+
+    @property
+    def lam(self) -> Tensor:
+        """Thresholds, shape () or (C,); differentiable."""
+        return nn.functional.softplus(self.rho).clamp(min=LAMBDA_MIN)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Activate ``x``, shape (B, C) or (B, C, y, x) if there is a threshold a channel; its memory layout is kept."""
+        lam = self.lam if self.channels is None else self.lam.reshape(-1, *(1,) * (x.ndim - 2))
+        y: Tensor = _QCFSFunction.apply(x, lam, self.levels)  # type: ignore[no-untyped-call]  # torch
+        return y
+
+    def extra_repr(self) -> str:
+        with torch.no_grad():
+            return f"levels={self.levels}, channels={self.channels}, mean lam={self.lam.mean().item():.4g}"
+
+
+def inverse_softplus(lam: float) -> float:
+    """``rho`` with ``ln(1 + exp(rho)) = lam > 0``."""
+    return lam + math.log(-math.expm1(-lam))
+
+
 class _QCFSFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, lam: Tensor, levels: int) -> Tensor:
-        y = (x / lam).clamp_(0, 1).mul_(levels).add_(0.5).floor_().div_(levels).mul_(lam)
+        y = (x / lam).clamp_(0, 1).mul_(levels).add_(0.5).floor_().div_(levels).mul_(lam).to(x.dtype)
         ctx.save_for_backward(x, lam, y)
         return y
 
@@ -68,5 +130,5 @@ class _QCFSFunction(torch.autograd.Function):
         (grad,) = grads
         passed = grad * ((x >= 0) & (x <= lam))
         # Summed in lambda's own precision: in half precision a sum over all neurons would overflow.
-        grad_lam = (grad * (x > lam)).sum(dtype=lam.dtype) + (passed * (y - x)).sum(dtype=lam.dtype) / lam
-        return passed, grad_lam.reshape(lam.shape), None
+        clipped, rounded = (grad * (x > lam)).to(lam.dtype), (passed * (y - x)).to(lam.dtype)
+        return passed, clipped.sum_to_size(lam.shape) + rounded.sum_to_size(lam.shape) / lam, None
