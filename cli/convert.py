@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
+from rich.markup import escape
 
-from sparsespike.cli.console import err, out, print_json, print_table
+from sparsespike.cli.choice import Wanted, choose
+from sparsespike.cli.console import err, out, print_json, print_prose, print_table
 from sparsespike.cli.options import Data, Json, counted_progress
 from sparsespike.common.errors import ConfigError
 from sparsespike.common.extras import require
@@ -37,7 +39,15 @@ def convert(
     method: Annotated[
         str, typer.Option(help="qcfs for networks trained with QCFS activations; snm or percentile for ReLU.")
     ] = "qcfs",
-    bits: Annotated[int, typer.Option(help="Width of a weight, sign included: 8 for Loihi, up to 24.")] = 16,
+    bits: Annotated[
+        str, typer.Option(help="Width of a weight, sign included: 8 for Loihi, up to 24; auto: as few as --margin allows.")
+    ] = "16",
+    margin: Annotated[
+        float | None, typer.Option(help="--bits auto: accuracy that may be lost, in points of a percent. Default: 0.5.")
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="auto: find the T at which accuracy saturates; a number: T for --bits auto. Default: 32.")
+    ] = None,
     percentile: Annotated[
         float | None, typer.Option(help="snm, percentile: of the activations, becomes the threshold. Default: 100, 99.9.")
     ] = None,
@@ -52,6 +62,8 @@ def convert(
     sparsespike convert runs/sparse --bits 16
 
     sparsespike convert runs/relu --method snm --calibration 1000 --percentile 99.9
+
+    sparsespike convert runs/sparse --bits auto --margin 0.5 --steps auto
     """
     require("torch", extra="train")
     from sparsespike.ann.checkpoint import load_model
@@ -59,7 +71,8 @@ def convert(
 
     if method not in METHODS:
         raise ConfigError(f"--method {method!r}: expected one of {', '.join(METHODS)}")
-    if method == "qcfs" and (percentile is not None or calibration is not None or data is not None):
+    wanted = Wanted.read(bits, margin, steps)
+    if method == "qcfs" and (percentile, calibration, None if wanted.chooses else data) != (None, None, None):
         raise ConfigError(
             "--percentile, --calibration and --data are for snm and percentile: qcfs takes its thresholds from training"
         )
@@ -71,8 +84,8 @@ def convert(
             ("layer", "type", "output", "converts", "becomes"),
             [(v.layer, v.type, "x".join(map(str, v.shape or ())), v.accepted, v.text) for v in found],
         )
-    images = None if method == "qcfs" else _training_images(known, data, calibration or 512, percentile or PERCENTILES[method])
-    graph, report, _ = _convert(network, known, method, bits, images)
+    images = None if method == "qcfs" else calibration_images(known, data, calibration or 512, percentile or PERCENTILES[method])
+    (graph, report, _), choices = choose(wanted, lambda width: convert_model(network, known, method, width, images), known, data)
     target = graph_file or (model if model.is_dir() else model.parent) / "graph.safetensors"
     save_graph(graph, target)
     if as_json:
@@ -83,6 +96,7 @@ def convert(
                 "digest": graph.digest(),
                 "synapses": graph.nnz,
                 "verdicts": verdict_rows,
+                "choices": {name: choice.to_dict() for name, choice in choices.items()},
                 **report.to_dict(),
             }
         )
@@ -94,6 +108,8 @@ def convert(
     )
     for note in report.notes():
         err.print(f"note: {note}", highlight=False, markup=False)
+    for choice in choices.values():
+        print_prose(f"Chosen: {escape(choice.describe())}")
     out.print(f"Wrote {target} ({target.stat().st_size / 1e6:.2f} MB). Next: sparsespike simulate {target}")
 
 
@@ -101,11 +117,14 @@ def convert_run(model: Path, bits: int) -> tuple[SpikingGraph, ConversionReport]
     """Load a model trained with QCFS, convert it, and keep in the graph where it came from."""
     from sparsespike.ann.checkpoint import load_model
 
-    graph, report, _ = _convert(*load_model(model), "qcfs", bits, None)
+    graph, report, _ = convert_model(*load_model(model), "qcfs", bits, None)
     return graph, report
 
 
-def _convert(network: nn.Module, known: dict[str, Any], method: str, bits: int, images: Calibration | None) -> Conversion:
+def convert_model(
+    network: nn.Module, known: dict[str, Any], method: str, bits: int, images: Calibration | None, **settings: Any
+) -> Conversion:
+    """Convert a trained model by a method; ``settings`` are further arguments of the method's converter."""
     from sparsespike.ann.encoding import Encoding
     from sparsespike.export.balance import convert_percentile
     from sparsespike.export.qcfs import convert_qcfs
@@ -122,13 +141,13 @@ def _convert(network: nn.Module, known: dict[str, Any], method: str, bits: int, 
     }
     encoding: Encoding = Encoding.from_dict(known["encoding"])
     if images is None:
-        return convert_qcfs(network, encoding, bits, provenance=provenance)
+        return convert_qcfs(network, encoding, bits, provenance=provenance, **settings)
     calibrated = convert_snm if method == "snm" else convert_percentile
     with counted_progress() as progress:
-        return calibrated(network, encoding, images, bits, provenance=provenance, progress=progress)
+        return calibrated(network, encoding, images, bits, provenance=provenance, progress=progress, **settings)
 
 
-def _training_images(known: dict[str, Any], data: str | None, count: int, percentile: float) -> Calibration:
+def calibration_images(known: dict[str, Any], data: str | None, count: int, percentile: float) -> Calibration:
     """Images drawn from those that the network was trained on; never test images."""
     from sparsespike.ann.data import load
     from sparsespike.export.calibrate import Calibration

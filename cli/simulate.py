@@ -11,17 +11,18 @@ import numpy as np
 import pandas as pd
 import typer
 from numpy.typing import NDArray
+from rich.markup import escape
 
 from sparsespike.backends.base import Backend, InputMode, RunResult
 from sparsespike.backends.bulk import BulkResult, run_blocks
-from sparsespike.cli.console import print_json, print_table
+from sparsespike.cli.choice import chosen_steps
+from sparsespike.cli.console import print_json, print_prose, print_table
 from sparsespike.cli.options import (
     DEFAULT_STEPS,
     Backends,
     Data,
     Images,
     Json,
-    Steps,
     chosen_backends,
     counted_progress,
     images_for,
@@ -41,7 +42,9 @@ def simulate(
     backend: Backends = ["native"],  # noqa: B006  # typer copies the default
     data: Data = None,
     images: Images = None,
-    steps: Steps = DEFAULT_STEPS,
+    steps: Annotated[
+        str, typer.Option(help="Time steps T; auto: where accuracy saturates, as chosen by convert or on validation images.")
+    ] = str(DEFAULT_STEPS),
     input_mode: Annotated[
         str,
         typer.Option(
@@ -60,18 +63,22 @@ def simulate(
 
     sparsespike simulate runs/sparse/graph.safetensors --steps 32
 
+    sparsespike simulate runs/sparse/graph.safetensors --steps auto
+
     sparsespike simulate runs/sparse/graph.safetensors --backend native --backend brian2 --backend lava --images 20
     """
     network = load_graph(graph)
     if input_mode not in get_args(InputMode):
         raise ConfigError(f"--input {input_mode!r}: expected one of {', '.join(get_args(InputMode))}")
     backends = chosen_backends(backend, network)
+    time_steps, choice = chosen_steps(network, steps, data)
     inputs, labels = images_for(network, data, images)
-    runs = [run_backend(network, each, inputs, steps, cast(InputMode, input_mode)) for each in backends]
+    runs = [run_backend(network, each, inputs, time_steps, cast(InputMode, input_mode)) for each in backends]
     ledger = Ledger.from_results(network, runs)
     document = {
         "graph": str(graph),
         "reconciled": ledger.reconciled,
+        "steps_choice": None if choice is None else choice.to_dict(),
         "runs": [run_document(network, run, labels) for run in runs],
     }
     if results:
@@ -79,7 +86,9 @@ def simulate(
     if as_json:
         print_json(document)
     else:
-        title = f"{graph}: {len(inputs):,} images, T = {steps}"
+        if choice is not None:
+            print_prose(f"Chosen: {escape(choice.describe())}")
+        title = f"{graph}: {len(inputs):,} images, T = {time_steps}"
         print_runs(title, runs, labels)
         print_ledger(title, ledger)
     if not ledger.reconciled:
