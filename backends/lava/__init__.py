@@ -1,9 +1,9 @@
 """Intel Lava as a backend: hardware-shaped execution in floating point, in a supervised worker process.
 
 Every population and every projection is a Lava process of its own (package ``processes``), joined by ports with unit delays, as
-on a neuromorphic chip: a population at depth d takes its local step t at global step t + d, and the synapses of a skip keep
-currents in a ring for the steps between. Blocks of images run side by side (ports of shape (block, N)) and one block after the
-other in one run, without a pause and without compiling again.
+on a neuromorphic chip: a population at depth d takes its local step t at global step t + d (of kind ``aec`` it encodes from step
+d * slots on), and the synapses of a skip keep currents in a ring for the steps between. Blocks of images run side by side (ports
+of shape (block, N)) and one block after the other in one run, without a pause and without compiling again.
 
 What is measured where: a synapse process gathers the CSR rows of the arriving spikes (``gather``) and counts in that loop, image
 by image, each weight that it adds to a current. It writes the counts by image and step into memory shared with the worker, as

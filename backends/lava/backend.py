@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsespike.backends.base import Counting, InputMode, RunResult, SpikeCounts, prepare, updates
+from sparsespike.backends.expansion import check_max_synapses, too_many_synapses
 from sparsespike.backends.lava.environment import lava_version
 from sparsespike.backends.lava.job import CURRENT, Job, describe, load_arrays
 from sparsespike.backends.lava.session import Session
@@ -21,11 +22,10 @@ from sparsespike.common.errors import BackendError, MembraneOverflowError, Spars
 from sparsespike.export.bounds import bounds
 from sparsespike.export.graph import Key, SpikingGraph
 
-SYNAPSE_LIMIT = 10**8
-"""Synapses of a graph, convolutions expanded, that the worker holds: 12 bytes each."""
+MAX_SYNAPSES = 10**8
+BYTES_PER_SYNAPSE = 12
 EXACT = 2**53
 """Below it, sums of integers are exact in float64, in any order."""
-KINDS = ("input", "if", "signed_if", "readout")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,13 +48,23 @@ class LavaBackend:
         Seconds for one ``run`` or ``run_many``, start of the worker included.
     python : str
         Interpreter of the worker: one that has lava-nc and this package. Lava needs Python 3.10, the caller does not.
+    max_synapses : int
+        Largest graph that is taken, in synapses with its convolutions expanded: the worker holds each, about 12 bytes.
+
+    Raises
+    ------
+    ConfigError
+        If ``max_synapses`` is below 1.
     """
 
     name = "lava"
 
-    def __init__(self, *, time_limit: float | None = 600.0, python: str = sys.executable) -> None:
+    def __init__(
+        self, *, time_limit: float | None = 600.0, python: str = sys.executable, max_synapses: int = MAX_SYNAPSES
+    ) -> None:
         self.time_limit = time_limit
         self.python = python
+        self.max_synapses = check_max_synapses(self.name, max_synapses)
 
     def check(self, graph: SpikingGraph) -> list[str]:
         """Reasons why Lava cannot run the graph; empty if it can."""
@@ -65,16 +75,7 @@ class LavaBackend:
             lava_version(self.python)
         except SparseSpikeError as error:
             reasons.append(str(error))
-        reasons += [
-            f"population {population.name!r} is of kind {population.kind!r}, expected one of {', '.join(KINDS)}"
-            for population in graph.populations
-            if population.kind not in KINDS
-        ]
-        if graph.nnz > SYNAPSE_LIMIT:
-            reasons.append(
-                f"found {graph.nnz:,} synapses (convolutions expanded), expected at most {SYNAPSE_LIMIT:,}; use backend 'native'"
-            )
-        return reasons
+        return reasons + too_many_synapses(graph, max_synapses=self.max_synapses, bytes_per_synapse=BYTES_PER_SYNAPSE)
 
     def run(
         self,

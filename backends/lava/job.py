@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsespike.backends.base import InputMode
+from sparsespike.backends.lava.clock import first_step, message_delay
 from sparsespike.common.errors import BackendError
 from sparsespike.export.connections import Connection
-from sparsespike.export.graph import SpikingGraph
+from sparsespike.export.graph import Population, SpikingGraph
 
 CHANNEL_SLOTS = 2
 """Messages that a Lava channel holds. One is enough for a network in lock-step; the second lets a sender go on."""
@@ -32,7 +33,8 @@ class PopulationJob:
     name: str
     kind: str
     size: int
-    depth: int
+    start: int
+    """Global step of the first local step."""
     every_step: bool
     to_zero: bool
     record: bool
@@ -60,8 +62,9 @@ class Job:
     populations, projections : tuple
         Those that run inside Lava.
     arrays : mapping of str to array
-        ``population/<i>/{threshold, threshold_neg, v_init, bias, values, injected}`` and
-        ``projection/<k>/{pointers, indices, values}``.
+        ``population/<i>/{threshold, threshold_neg, v_init, bias, values, injected}``, of kind ``aec`` also ``thresholds``, shape
+        (2, slots); ``projection/<k>/{pointers, indices, values}`` and ``payloads``, shape (2, slots), if the presynaptic
+        population is of kind ``aec``. Row 0 belongs to the primary spike, row 1 to the compensation.
     """
 
     steps: int
@@ -117,7 +120,7 @@ def describe(graph: SpikingGraph, values: NDArray[np.int64], steps: int, record:
                 name=name,
                 kind=population.kind,
                 size=population.size,
-                depth=graph.depth[name],
+                start=first_step(graph, name),
                 every_step=population.bias_mode == "every_step",
                 to_zero=population.reset == "zero",
                 record=name in record,
@@ -130,11 +133,16 @@ def describe(graph: SpikingGraph, values: NDArray[np.int64], steps: int, record:
         for field in ("threshold", "threshold_neg", "v_init", "bias"):
             if getattr(population, field) is not None:
                 arrays[f"population/{i}/{field}"] = getattr(population, field).astype(CURRENT)
+        if population.kind == "aec":
+            arrays[f"population/{i}/thresholds"] = _of_both_spikes(population, "threshold").astype(CURRENT)
     for projection in graph.projections:
         if projection.pre in position:
-            arrays |= synapse_arrays(f"projection/{len(projections)}", projection.connection)
+            label = f"projection/{len(projections)}"
+            arrays |= synapse_arrays(label, projection.connection)
+            if graph.population(projection.pre).kind == "aec":
+                arrays[f"{label}/payloads"] = _of_both_spikes(graph.population(projection.pre), "payload")
             ends = position[projection.pre], position[projection.post]
-            projections.append(ProjectionJob(*ends, delay=graph.delay(*projection.key)))
+            projections.append(ProjectionJob(*ends, delay=message_delay(graph, *projection.key)))
         else:
             injected = values @ projection.connection.to_csr().to_scipy()
             arrays[f"population/{position[projection.post]}/injected"] = np.asarray(injected, CURRENT)
@@ -146,6 +154,11 @@ def describe(graph: SpikingGraph, values: NDArray[np.int64], steps: int, record:
         projections=tuple(projections),
         arrays=arrays,
     )
+
+
+def _of_both_spikes(population: Population, field: str) -> NDArray[np.int64]:
+    """One table of the primary spike and one of the compensation, shape (2, slots)."""
+    return np.stack([population.tables[f"primary_{field}"], population.tables[f"compensation_{field}"]])
 
 
 def synapse_arrays(label: str, connection: Connection) -> dict[str, NDArray[Any]]:

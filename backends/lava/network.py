@@ -63,7 +63,7 @@ def _populations(job: Job, results: dict[str, NDArray[Any]]) -> list[Population]
     processes = []
     for i, population in enumerate(job.populations):
         make, _ = MODELS[population.kind]
-        clock = Clock(job.steps, job.images, job.block, population.depth)
+        clock = Clock(job.steps, job.images, job.block, population.start)
         prefix = f"population/{i}/"
         processes.append(
             make(population=population, clock=clock, arrays=_part(job.arrays, prefix), record=_part(results, prefix))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sparsespike.backends.lava import LavaBackend, Run, job
 from sparsespike.backends.lava.clock import Clock
 from sparsespike.backends.testing import CASES, assert_equal, check_conformance, reference
-from sparsespike.backends.testing.strategies import convolutions, graphs
+from sparsespike.backends.testing.aec_cases import aec_input, aec_population, aec_readout
+from sparsespike.backends.testing.strategies import aec_graphs, convolutions, graphs
 from sparsespike.common.errors import BackendError, ConfigError, MembraneOverflowError, MissingExtraError
 from sparsespike.export.connections import Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
@@ -57,7 +58,7 @@ def test_public_conformance_suite():
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(st.lists(graphs() | convolutions(), min_size=10, max_size=12), st.randoms(use_true_random=False))
+@given(st.lists(graphs() | aec_graphs() | convolutions(), min_size=12, max_size=14), st.randoms(use_true_random=False))
 def test_random_graphs(cases, random):
     runs = [recorded(case, random.choice(MODES)) for case in cases]
     for run, result in zip(runs, LavaBackend().run_many(runs), strict=True):
@@ -87,9 +88,16 @@ def busy_case():
     return SpikingGraph(populations, projections), rng.integers(0, 8, (11, 20)), 9
 
 
+def busy_aec_case():
+    """All skips of a chain, and 11 images."""
+    graph, _, steps = CASES["aec_skips"]()
+    return graph, np.random.default_rng(4).integers(-3, 10, (11, 2)), steps
+
+
 @pytest.mark.parametrize("block", [1, 4])
-def test_images_in_several_blocks(monkeypatch, block):
-    graph, inputs, steps = busy_case()
+@pytest.mark.parametrize("make", [busy_case, busy_aec_case])
+def test_images_in_several_blocks(monkeypatch, make, block):
+    graph, inputs, steps = make()
     runs = [Run(graph=graph, inputs=inputs, steps=steps, record=graph.spiking, input=mode) for mode in MODES]
     whole = job.describe(graph, inputs, steps, frozenset(), "current")
     per_image = job.CHANNEL_SLOTS * sum(
@@ -100,7 +108,8 @@ def test_images_in_several_blocks(monkeypatch, block):
     results = LavaBackend().run_many(runs)
     for run, result in zip(runs, results, strict=True):
         assert_reference(run, result)
-    assert sum(int(counts.negative.sum()) for counts in results[0].spikes.values()) > 0
+    fired = {int(code) for raster in results[0].rasters.values() for code in np.unique(raster)}
+    assert fired == ({0, 1, 3} if graph.slots else {-1, 0, 1})
 
 
 def test_network_that_falls_apart_without_its_input():
@@ -179,26 +188,34 @@ def test_membranes_just_inside_the_exact_range_are_exact():
     assert_equal(LavaBackend().run(graph, inputs, 40), reference(graph, inputs, 40))
 
 
-def test_aec_and_too_many_synapses_are_reasons():
-    table = np.array([1, 1])
-    names = ("primary_threshold", "compensation_threshold", "primary_payload", "compensation_payload")
+def test_payloads_beyond_32_bits_are_exact():
+    payload = 2**40 + 1
+    coded = aec_population("coded", 2, ((3, payload), (1, 1)), ((2, payload - 2), (1, 2)))
+    projections = [
+        Projection("input", "coded", CSRConnection.from_scipy([[1, 2]])),
+        Projection("coded", "readout", CSRConnection.from_scipy([[3], [-1]])),
+    ]
+    graph = SpikingGraph([aec_input(1), coded, aec_readout(1)], projections)
+    inputs = np.arange(7)[:, None]
+    result = LavaBackend().run(graph, inputs, 2)
+    assert_equal(result, reference(graph, inputs, 2))
+    assert result.readout.max() > 2**41
+
+
+def test_too_many_synapses_are_refused_before_they_are_expanded():
     wide = Conv2dConnection(np.ones((64, 64, 3, 3), np.int32), (64, 64, 64), padding=(1, 1))
     graph = SpikingGraph(
         [
             Population(name="input", shape=(64, 64, 64), kind="input", value_range=(0, 1)),
-            Population(name="coded", shape=(64, 64, 64), kind="aec", tables=dict.fromkeys(names, table)),
-            Population(name="readout", shape=(1,), kind="readout"),
+            Population(name="readout", shape=(64, 64, 64), kind="readout"),
         ],
-        [
-            Projection("input", "coded", wide),
-            Projection("coded", "readout", CSRConnection.from_scipy(np.ones((64**3, 1), np.int64))),
-        ],
+        [Projection("input", "readout", wide)],
     )
-    coded, synapses = LavaBackend().check(graph)
-    assert coded == "population 'coded' is of kind 'aec', expected one of input, if, signed_if, readout"
-    assert synapses.startswith(f"found {wide.nnz + 64**3:,} synapses")
-    with pytest.raises(BackendError, match="backend 'lava' cannot run this graph: population 'coded'"):
+    with pytest.raises(BackendError, match=rf"backend 'lava' cannot run .* found {wide.nnz:,} synapses .* raise max_syn"):
         LavaBackend().run(graph, np.zeros((1, 64**3), np.int64), 1)
+    assert LavaBackend(max_synapses=wide.nnz).check(graph) == []
+    with pytest.raises(ConfigError, match="backend 'lava': found max_synapses = 0"):
+        LavaBackend(max_synapses=0)
 
 
 def test_missing_package_names_the_extra(tmp_path):
@@ -240,13 +257,13 @@ def test_a_shared_memory_too_small_for_one_image_is_refused():
 
 
 @given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.integers(0, 4))
-def test_clock_takes_every_step_of_every_image_once_and_in_order(steps, images, block, depth):
-    clock = Clock(steps, images, block, depth)
+def test_clock_takes_every_step_of_every_image_once_and_in_order(steps, images, block, start):
+    clock = Clock(steps, images, block, start)
     windows = [clock.window(time_step) for time_step in range(1, clock.last + 5)]
     taken = [(image, w.step) for w in windows if w is not None for image in range(w.first, w.first + w.rows)]
     assert sorted(taken) == [(image, step) for image in range(images) for step in range(steps)]
     for image in range(images):
         assert [step for i, step in taken if i == image] == list(range(steps))
-    assert [w is None for w in windows[:depth]] == [True] * depth
-    shallow = replace(clock, depth=0)
-    assert windows[depth:] == [shallow.window(t) for t in range(1, clock.last + 5 - depth)]
+    assert [w is None for w in windows[:start]] == [True] * start
+    shallow = replace(clock, start=0)
+    assert windows[start:] == [shallow.window(t) for t in range(1, clock.last + 5 - start)]

@@ -1,7 +1,8 @@
-"""One Lava process per population: input, integrate-and-fire (plain and signed) and readout, in floating point.
+"""One Lava process per population: input, integrate-and-fire (plain and signed), AEC and readout, in floating point.
 
-Spikes travel as int32 (+1, 0, -1; the input's values), currents as float64, both as (images side by side, neurons). What a run
-is asked for is written into shared arrays by the models themselves: Lava would ship it one number a message.
+Spikes travel as int32 (+1, 0, -1; the input's values; of kind ``aec`` bit 0 = primary, bit 1 = compensation), currents as
+float64, both as (images side by side, neurons). What a run is asked for is written into shared arrays by the models themselves:
+Lava would ship it one number a message.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Population(AbstractProcess):  # type: ignore[misc]  # Lava is not typed
     clock : Clock
     arrays : dict of str to array
         ``values`` (input), ``threshold``, ``threshold_neg``, ``v_init``, ``bias`` and, if a first projection was computed
-        outside, ``injected``; shape (N,), but for ``values`` and ``injected``: (images, N).
+        outside, ``injected``; shape (N,), but for ``values`` and ``injected``: (images, N). Of kind ``aec`` also ``thresholds``,
+        shape (2, slots).
     record : dict of str to shared array
         Where results go: ``positive``, ``negative`` of shape (images, N) and ``positive_by_step``, ``negative_by_step`` of shape
         (images, steps); ``raster`` of shape (images, steps, N) if wanted. For the readout only ``readout``, of that shape.
@@ -80,6 +82,18 @@ class SignedIntegrateAndFire(IntegrateAndFire):
     """As ``IntegrateAndFire``, and -1 (v += threshold_neg) where v <= -threshold_neg and the net spike count is above 0."""
 
 
+class AdaptiveEventCode(IntegrateAndFire):
+    """Sums up in its decode window; in its encode window at most one primary and then one compensation spike.
+
+    The decode window of a block of images ends with the step that begins its encode window, and the next block's follows: so what
+    arrives and what is encoded are two variables.
+    """
+
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(**parameters)
+        self.u = Var(shape=self.shape, init=0.0)
+
+
 class _PopulationModel(PyLoihiProcessModel):  # type: ignore[misc]  # Lava is not typed
     """Calls ``advance`` once a global step, with the local window or None."""
 
@@ -99,12 +113,12 @@ class _PopulationModel(PyLoihiProcessModel):  # type: ignore[misc]  # Lava is no
     def advance(self, window: Window | None) -> None:
         raise NotImplementedError
 
-    def emit(self, window: Window, positive: NDArray[np.bool_], negative: NDArray[np.bool_], emitted: NDArray[np.int32]) -> None:
-        """Record what is emitted, shape (rows, N), and send it, padded to a full block."""
+    def emit(self, window: Window, positive: NDArray[Any], negative: NDArray[Any], emitted: NDArray[np.int32]) -> None:
+        """Record numbers of spikes and what is emitted, of shape (rows, N), and send it, padded to a full block."""
         images, step, record = window.images, window.step, self.record
         for sign, fired in (("positive", positive), ("negative", negative)):
             record[sign][images] += fired
-            record[f"{sign}_by_step"][images, step] = np.count_nonzero(fired, axis=1)
+            record[f"{sign}_by_step"][images, step] = fired.sum(axis=1)
         if "raster" in record:
             record["raster"][images, step] = emitted
         message = self.silence.copy()
@@ -207,10 +221,48 @@ class SignedIntegrateAndFireModel(_FiringModel):
         return positive, negative
 
 
+@implements(proc=AdaptiveEventCode, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("floating_pt")
+class AdaptiveEventCodeModel(_IntegratingModel):
+    """Model of ``AdaptiveEventCode``."""
+
+    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
+    u: NDArray[np.float64] = LavaPyType(np.ndarray, np.float64)
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters)
+        self.fired = np.zeros(self.silence.shape, np.int32)
+
+    def advance(self, window: Window | None) -> None:
+        self.u += self.a_in.recv()
+        if window is None:
+            self.s_out.send(self.silence)
+            return
+        v, fired = self.v[: window.rows], self.fired[: window.rows]
+        if window.step == 0:
+            v[:] = self.u[: window.rows]
+            v += self.arrays["v_init"]
+            v += self.arrays["bias"]
+            if "injected" in self.arrays:
+                v += self.arrays["injected"][window.images]
+            self.u[:] = 0
+            fired[:] = 0
+        primary, compensation = self.arrays["thresholds"][:, window.step]
+        first = (fired == 0) & (v >= primary)
+        v -= first * primary
+        fired |= first
+        second = (fired == 1) & (v >= compensation)
+        v -= second * compensation
+        fired |= second * np.int32(2)
+        self.emit(window, first.astype(np.int32) + second, self.silence[: window.rows], first + second * np.int32(2))
+
+
 MODELS: dict[str, tuple[type[Population], type[_PopulationModel]]] = {
     "input": (Input, InputModel),
     "if": (IntegrateAndFire, IntegrateAndFireModel),
     "signed_if": (SignedIntegrateAndFire, SignedIntegrateAndFireModel),
+    "aec": (AdaptiveEventCode, AdaptiveEventCodeModel),
     "readout": (Readout, ReadoutModel),
 }
 """Process and process model of each kind of population."""
