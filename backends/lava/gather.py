@@ -33,7 +33,7 @@ def _gather(
 
 # Compiled when this module is imported: before Lava forks, so that every process has the machine code. Unsigned indices spare
 # the test for a negative one at every synapse.
-gather: Callable[..., int] = njit("int64(int64[::1], uint32[::1], float64[::1], int64[:, ::1], float64[:, ::1], int64[:])")(
+gather: Callable[..., int] = njit("int64(int64[::1], uint32[::1], float64[::1], int32[:, ::1], float64[:, ::1], int64[:])")(
     _gather
 )
 """Gather the rows of the neurons that emit, add them to the currents, and count every weight that was added.
@@ -44,7 +44,7 @@ pointers : int64 array, shape (n_pre + 1,)
 indices : uint32 array, shape (nnz,)
 values : float64 array, shape (nnz,)
     Weights by row (presynaptic neuron).
-emitted : int64 array, shape (rows, n_pre)
+emitted : int32 array, shape (rows, n_pre)
     Spikes (+1, 0, -1), payloads or input values of one step.
 current : float64 array, shape (>= rows, n_post)
     Added to, in place.

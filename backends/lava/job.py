@@ -140,7 +140,7 @@ def describe(graph: SpikingGraph, values: NDArray[np.int64], steps: int, record:
             label = f"projection/{len(projections)}"
             arrays |= synapse_arrays(label, projection.connection)
             if graph.population(projection.pre).kind == "aec":
-                arrays[f"{label}/payloads"] = _of_both_spikes(graph.population(projection.pre), "payload")
+                arrays[f"{label}/payloads"] = _of_both_spikes(graph.population(projection.pre), "payload").astype(EMITTED)
             ends = position[projection.pre], position[projection.post]
             projections.append(ProjectionJob(*ends, delay=message_delay(graph, *projection.key)))
         else:

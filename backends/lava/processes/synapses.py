@@ -39,7 +39,7 @@ class Synapses(AbstractProcess):  # type: ignore[misc]  # Lava is not typed
     pointers : int64 array, shape (n_pre + 1,)
     indices : uint32 array, shape (nnz,)
     values : float64 array, shape (nnz,)
-    payloads : int64 array, shape (2, slots), optional
+    payloads : int32 array, shape (2, slots), optional
         If the presynaptic population is of kind ``aec``: what its primary and its compensation spike carry.
     events_by_step : shared int64 array, shape (images, steps)
         Synaptic events by the local step of the presynaptic population.
@@ -72,7 +72,7 @@ class SynapsesModel(PyLoihiProcessModel):  # type: ignore[misc]  # Lava is not t
         self.label: str = parameters["label"]
         self.clock: Clock = parameters["clock"]
         self.synapses = parameters["pointers"], parameters["indices"], parameters["values"]
-        self.payloads: NDArray[np.int64] | None = parameters.get("payloads")
+        self.payloads: NDArray[np.int32] | None = parameters.get("payloads")
         self.events_by_step: NDArray[np.int64] = parameters["events_by_step"]
         # A ring of currents under way: what is gathered now leaves `delay` steps later.
         self.ring = np.zeros((parameters["delay"], self.clock.block, parameters["shape"][1]), np.float64)
@@ -89,9 +89,8 @@ class SynapsesModel(PyLoihiProcessModel):  # type: ignore[misc]  # Lava is not t
             for values in self.graded(emitted[: window.rows], window.step):
                 self.events += gather(*self.synapses, values, current, counts)
 
-    def graded(self, emitted: NDArray[np.int32], step: int) -> list[NDArray[np.int64]]:
+    def graded(self, emitted: NDArray[np.int32], step: int) -> list[NDArray[np.int32]]:
         """What the weights are multiplied by, once for each spike that a neuron can send in one step."""
-        codes = emitted.astype(np.int64)
         if self.payloads is None:
-            return [codes]
-        return [(codes >> bit & 1) * payload for bit, payload in enumerate(self.payloads[:, step])]
+            return [emitted]
+        return [(emitted >> bit & 1) * payload for bit, payload in enumerate(self.payloads[:, step])]
