@@ -12,6 +12,7 @@ from sparsespike.cli.compare import compare
 from sparsespike.cli.console import err
 from sparsespike.cli.convert import convert
 from sparsespike.cli.demo import demo
+from sparsespike.cli.diagnose import diagnose
 from sparsespike.cli.doctor import doctor
 from sparsespike.cli.inspect import inspect
 from sparsespike.cli.simulate import simulate
@@ -25,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Train sparse, convert to a spiking graph, run it on native, Brian2 and Lava, and reconcile every synaptic event.",
 )
-for command in (train, topology, convert, simulate, compare, inspect, doctor, demo):
+for command in (train, topology, convert, diagnose, simulate, compare, inspect, doctor, demo):
     app.command()(command)
 app.add_typer(benchmark, name="benchmark")
 

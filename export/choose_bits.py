@@ -63,7 +63,7 @@ class BitsChoice:
     def describe(self) -> str:
         """One sentence."""
         tried = ", ".join(f"{bits}: {100 * count / self.images:.2f} %" for bits, count in sorted(self.correct.items()))
-        return f"{self.bits} bits: {self.rule} ({self.images:,} images; {tried})"
+        return f"{self.bits} bits: {self.rule} ({self.images:,} images of {100 / self.images:.2f} points each; {tried})"
 
 
 def choose_bits(
