@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from sparsespike.ann.activations import QCFS
-from sparsespike.ann.config import ACTIVATIONS
 from sparsespike.ann.masked import DenseConv2d, MaskedConv2d
+from sparsespike.ann.replace import check_activation, make_activation, with_spiking_pools
 from sparsespike.ann.sparse import DenseLinear, SparseLayer
 from sparsespike.common.errors import ConfigError, ModelError
 
@@ -59,10 +58,8 @@ class ConvNetSpec:
         Whether the convolutions hold a topology. The classifier is always dense.
     sparse_stem : bool
         Whether the first convolution does too.
-    activation : str
-        ``relu`` or ``qcfs``.
-    levels, lam
-        Quantisation steps and initial threshold of QCFS.
+    activation, levels, lam, steps, quirks
+        See :class:`~sparsespike.ann.models.MLPSpec`; with AEC, average pools are layers of spiking neurons too.
     dropout : float
         Probability with which an input of the classifier is dropped in training.
 
@@ -82,6 +79,8 @@ class ConvNetSpec:
     levels: int = 8
     lam: float = 4.0
     dropout: float = 0.0
+    steps: int = 5
+    quirks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.model not in CONVNETS:
@@ -91,8 +90,7 @@ class ConvNetSpec:
                 f"network {self.model} has images of shape {self.shape}, {self.classes} classes and width {self.width}; "
                 "expected channels, height, width and classes of at least 1, and a width above 0"
             )
-        if self.activation not in ACTIVATIONS:
-            raise ConfigError(f"activation {self.activation!r} is unknown; expected one of {', '.join(ACTIVATIONS)}")
+        check_activation(self)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}; expected at least 0 and below 1")
 
@@ -115,7 +113,8 @@ class ConvNetSpec:
         """
         try:
             channels, height, width = fields["shape"]
-            return cls(**{**fields, "shape": (int(channels), int(height), int(width))})
+            quirks = tuple(fields.get("quirks", ()))
+            return cls(**{**fields, "shape": (int(channels), int(height), int(width)), "quirks": quirks})
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"model description {fields!r} is malformed ({error}); expected those of ConvNetSpec") from error
 
@@ -142,6 +141,8 @@ class ConvNet(nn.Module):
         layers, features = _vgg(spec) if spec.model in VGGS else _resnet(spec)
         layers.update(flatten=nn.Flatten(), dropout=nn.Dropout(spec.dropout), classifier=DenseLinear(features, spec.classes))
         self.network = nn.Sequential(layers)
+        if spec.activation == "aec":
+            with_spiking_pools(self.network, lambda: make_activation(spec, 1))
 
     def reset_parameters(self, generator: np.random.Generator) -> None:
         """Draw all weights and biases, layer by layer: weights have variance 2 / fan-in."""
@@ -170,10 +171,10 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv1 = _convolution(spec, (c_out, c_in, 3, 3), stride)
         self.norm1 = nn.BatchNorm2d(c_out)
-        self.activation1 = _activation(spec)
+        self.activation1 = make_activation(spec, c_out)
         self.conv2 = _convolution(spec, (c_out, c_out, 3, 3))
         self.norm2 = nn.BatchNorm2d(c_out)
-        self.activation2 = _activation(spec)
+        self.activation2 = make_activation(spec, c_out)
         self.shortcut = nn.Sequential()
         if stride != 1 or c_in != c_out:
             self.shortcut.append(_convolution(spec, (c_out, c_in, 1, 1), stride)).append(nn.BatchNorm2d(c_out))
@@ -183,10 +184,6 @@ class ResidualBlock(nn.Module):
         y = self.activation1(self.norm1(self.conv1(x)))
         y = self.activation2(self.norm2(self.conv2(y)) + self.shortcut(x))
         return y  # type: ignore[no-any-return]  # torch's modules return Any
-
-
-def _activation(spec: ConvNetSpec) -> nn.Module:
-    return QCFS(spec.levels, spec.lam) if spec.activation == "qcfs" else nn.ReLU()
 
 
 def _convolution(
@@ -207,7 +204,7 @@ def _vgg(spec: ConvNetSpec) -> tuple[OrderedDict[str, nn.Module], int]:
             c_in, channels = channels, spec.channels(nominal)
             layers[f"conv{convolutions}"] = _convolution(spec, (channels, c_in, 3, 3), stem=convolutions == 1)
             layers[f"norm{convolutions}"] = nn.BatchNorm2d(channels)
-            layers[f"activation{convolutions}"] = _activation(spec)
+            layers[f"activation{convolutions}"] = make_activation(spec, channels)
         elif height % 2 == 0 and width % 2 == 0:
             pools += 1
             layers[f"pool{pools}"] = nn.AvgPool2d(2)
@@ -221,7 +218,9 @@ def _resnet(spec: ConvNetSpec) -> tuple[OrderedDict[str, nn.Module], int]:
     stages = RESNETS[spec.model]
     channels = spec.channels(stages[0][0])
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv1=_convolution(spec, (channels, c_in, 3, 3), stem=True), norm1=nn.BatchNorm2d(channels), activation1=_activation(spec)
+        conv1=_convolution(spec, (channels, c_in, 3, 3), stem=True),
+        norm1=nn.BatchNorm2d(channels),
+        activation1=make_activation(spec, channels),
     )
     blocks = 0
     for stage, (nominal, count) in enumerate(stages):

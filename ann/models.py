@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from sparsespike.ann.activations import QCFS
-from sparsespike.ann.config import ACTIVATIONS
 from sparsespike.ann.masked import MaskedLinear
+from sparsespike.ann.replace import check_activation, make_activation
 from sparsespike.ann.sparse import DenseLinear, SparseLayer, SparseLinear
 from sparsespike.ann.topology import Topology
 from sparsespike.common.errors import ConfigError, ModelError
@@ -27,13 +26,17 @@ class MLPSpec:
     sparse : bool
         Whether the layers before the classifier hold a topology. The classifier is always dense.
     activation : str
-        ``relu`` or ``qcfs``.
+        One of :data:`~sparsespike.ann.replace.KINDS`.
     levels : int
-        Quantisation steps L of QCFS.
+        Quantisation steps L of QCFS in its three forms.
     lam : float
-        Initial threshold of QCFS.
+        Initial threshold of these.
     dropout : float
         Probability with which an output of a hidden layer is dropped in training.
+    steps : int
+        Last slot T of AEC.
+    quirks : tuple of str
+        Of :data:`~sparsespike.ann.replace.QUIRKS`, those that AEC has.
 
     Raises
     ------
@@ -47,12 +50,13 @@ class MLPSpec:
     levels: int = 8
     lam: float = 4.0
     dropout: float = 0.0
+    steps: int = 5
+    quirks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or min(self.widths) < 1:
             raise ConfigError(f"widths are {self.widths}; expected inputs, hidden layers and classes, each at least 1")
-        if self.activation not in ACTIVATIONS:
-            raise ConfigError(f"activation {self.activation!r} is unknown; expected one of {', '.join(ACTIVATIONS)}")
+        check_activation(self)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}; expected at least 0 and below 1")
 
@@ -75,7 +79,8 @@ class MLPSpec:
             If a field is absent, unknown or of the wrong type.
         """
         try:
-            return cls(**{**fields, "widths": tuple(int(width) for width in fields["widths"])})
+            widths, quirks = fields["widths"], fields.get("quirks", ())
+            return cls(**{**fields, "widths": tuple(int(width) for width in widths), "quirks": tuple(quirks)})
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"model description {fields!r} is malformed ({error}); expected the fields of MLPSpec") from error
 
@@ -107,7 +112,7 @@ class MLP(nn.Module):
             else:
                 self.layers.append(DenseLinear(n, m))
         self.layers.append(DenseLinear(head[1], head[0]))
-        self.activations = nn.ModuleList(QCFS(spec.levels, spec.lam) if spec.activation == "qcfs" else nn.ReLU() for _ in hidden)
+        self.activations = nn.ModuleList(make_activation(spec, m) for m, _ in hidden)
 
     def reset_parameters(self, generator: np.random.Generator) -> None:
         """Draw all weights and biases, layer by layer: weights have variance 2 / fan-in."""
