@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 from sparsespike.ann.augment import AUGMENTATIONS
 from sparsespike.ann.topology import EvolutionConfig, SparsitySchedule, for_convolutions, recipe
@@ -19,6 +19,37 @@ SCHEDULES = ("linear", "cosine")
 CONV_MODES = get_args(ConvMode)
 DEVICES = ("cpu", "cuda")
 PRECISIONS = ("none", "bfloat16", "float16")
+
+
+class RunConfig(Protocol):
+    """The settings that every run has, whatever it trains."""
+
+    @property
+    def epochs(self) -> int: ...
+
+    @property
+    def batch(self) -> int: ...
+
+    @property
+    def augment(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def threads(self) -> int: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def amp(self) -> str: ...
+
+    def learning_rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 0."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparsespike.ann.config import TrainConfig
+from sparsespike.ann.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class TrainProgress:
     def on_data(self, what: str, done: int, total: int) -> None:
         """``done`` of ``total`` items of some preparation, such as decoding images, are ready."""
 
-    def on_start(self, config: TrainConfig, steps: int, epoch: int) -> None:
+    def on_start(self, config: RunConfig, steps: int, epoch: int) -> None:
         """Training starts: ``steps`` a whole epoch, ``epoch`` epochs already complete."""
 
     def on_step(self, step: int, loss: float) -> None:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from sparsespike.ann.checkpoint import load_tensors, save_tensors
-from sparsespike.ann.config import TrainConfig
+from sparsespike.ann.config import RunConfig
 from sparsespike.ann.progress import EpochRecord
 from sparsespike.common.errors import ConfigError, ModelError
 from sparsespike.common.files import write_text
@@ -60,7 +60,7 @@ class RunFolder:
         self.model = self.path / "model.safetensors"
         self.summary = self.path / "summary.json"
 
-    def open(self, config: TrainConfig, *, resume: bool) -> None:
+    def open(self, config: RunConfig, *, resume: bool) -> None:
         """Make the folder ready, or make sure that it holds the same run.
 
         Raises
@@ -73,7 +73,7 @@ class RunFolder:
             if not resume:
                 raise ConfigError(f"folder {self.path} holds a run already; resume it, or choose another folder")
             # A setting that an older version did not know had the value that is now the default.
-            stored = _plain(TrainConfig()) | self._settings(file)
+            stored = _plain(type(config)()) | self._settings(file)
             wanted = _plain(config)
             other = sorted(name for name in {*stored, *wanted} if stored.get(name) != wanted.get(name))
             if other:
@@ -132,6 +132,6 @@ class RunFolder:
         write_text(self.path / "metrics.csv", text.getvalue())
 
 
-def _plain(config: TrainConfig) -> dict[str, Any]:
+def _plain(config: RunConfig) -> dict[str, Any]:
     """The settings as JSON gives them back."""
     return dict(json.loads(json.dumps(config.to_dict())))

@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import numba
-import torch
 
 from sparsespike.ann import data
 from sparsespike.ann.config import TrainConfig
 from sparsespike.ann.device import torch_device
+from sparsespike.ann.loop import TrainingInterrupted, TrainResult
 from sparsespike.ann.progress import TrainProgress
 from sparsespike.ann.run_folder import RunFolder
-from sparsespike.ann.training import Training, TrainResult
+from sparsespike.ann.training import Training
 
 __all__ = ["TrainResult", "TrainingInterrupted", "train"]
-
-
-@contextmanager
-def compute_threads(count: int) -> Iterator[None]:
-    """Let torch and numba use ``count`` threads (numba not more than before)."""
-    before = torch.get_num_threads(), numba.get_num_threads()
-    torch.set_num_threads(count)
-    numba.set_num_threads(min(count, before[1]))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        numba.set_num_threads(before[1])
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C during training; the message says what is kept and how to go on."""
 
 
 def train(
@@ -81,15 +60,4 @@ def train(
         run = Training.restored(config, splits, files)
     else:
         run = Training.started(config, splits, files)
-    progress.on_start(config, run.steps, len(run.history))
-    try:
-        with compute_threads(config.threads):
-            while len(run.history) < config.epochs:
-                progress.on_epoch(run.epoch(progress))
-    except KeyboardInterrupt as interrupt:
-        done = len(files.load_checkpoint().history)
-        raise TrainingInterrupted(
-            f"training stopped in epoch {done + 1} of {config.epochs}; folder {files.path} holds {done} complete epochs: "
-            f"resume to go on with epoch {done + 1}"
-        ) from interrupt
-    return run.finish()
+    return run.complete(progress)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from sparsespike.ann.config import CONV_MODES, DEVICES, MODELS, PRECISIONS, SCHEDULES, TOPOLOGIES, TrainConfig
+from sparsespike.ann.config import CONV_MODES, DEVICES, MODELS, PRECISIONS, SCHEDULES, TOPOLOGIES, RunConfig, TrainConfig
 from sparsespike.ann.progress import EpochRecord, TrainProgress
 from sparsespike.ann.topology import RECIPES
 from sparsespike.ann.topology.conv import ConvMode
@@ -157,7 +157,7 @@ class TrainingBars(TrainProgress):
     def on_data(self, what: str, done: int, total: int) -> None:
         self._show(what, completed=done, total=total)
 
-    def on_start(self, config: TrainConfig, steps: int, epoch: int) -> None:
+    def on_start(self, config: RunConfig, steps: int, epoch: int) -> None:
         self._steps = steps
         self._show(self._title, completed=epoch, total=config.epochs)
 
