@@ -96,25 +96,30 @@ def build_graph(
     # A silenced neuron's amplitude is never sent; the smallest one leaves the scale of the weights that leave its channel alone.
     theta = {name: np.where(silenced[name], t[t > 0].min(), t) for name, t in theta.items()}
     rounded = {p.name: round_population(p, theta.get(p.name), bits) for p in unit_spikes(folded.populations, theta)}
-    nodes = [
-        Population(
-            name=INPUT,
-            shape=input_shape,
-            kind="input",
-            value_range=encoding.value_range,
-            scale=np.asarray(1.0 / encoding.unit),
-        )
-    ]
-    nodes += [_population(p, rounded[p.name], silenced.get(p.name), method) for p in folded.populations]
+    nodes = [_population(p, rounded[p.name], silenced.get(p.name), method) for p in folded.populations]
+    source = Population(
+        name=INPUT, shape=input_shape, kind="input", value_range=encoding.value_range, scale=np.asarray(1.0 / encoding.unit)
+    )
+    reports = layer_reports(populations, folded, rounded, silenced)
+    report = ConversionReport(method.name, bits, dict(method.settings), tuple(reports))
+    return assemble([source, *nodes], folded, rounded, report, encoding, provenance)
+
+
+def assemble(
+    nodes: Sequence[Population],
+    folded: Folded,
+    rounded: Mapping[str, RoundedPopulation],
+    report: ConversionReport,
+    encoding: Encoding,
+    provenance: Mapping[str, Any],
+) -> Conversion:
+    """The graph of rounded populations, with all that is known of where it came from."""
     projections = [
         Projection(pre, name, connection) for name, integers in rounded.items() for pre, connection in integers.into.items()
     ]
-    report = ConversionReport(
-        method.name, bits, dict(method.settings), tuple(_reports(populations, folded, rounded, silenced, projections))
-    )
     written = {
-        "method": method.name,
-        "bits": bits,
+        "method": report.method,
+        "bits": report.bits,
         "encoding": encoding.to_dict(),
         "sparsity": {layer.name: layer.sparsity for layer in report.layers},
         "versions": {package: version(package) for package in ("sparsespike", "numpy", "torch")},
@@ -142,20 +147,20 @@ def _population(
     )
 
 
-def _reports(
+def layer_reports(
     populations: Sequence[AffinePopulation],
     folded: Folded,
     rounded: Mapping[str, RoundedPopulation],
     silenced: Mapping[str, NDArray[np.bool_]],
-    projections: Sequence[Projection],
 ) -> list[LayerReport]:
+    """What became of each population, from before it was folded until after it was rounded."""
     reports = []
     for population in populations:
         name, integers = population.name, rounded[population.name]
         read = np.zeros(len(folded.kept[name]), np.int64)
-        for projection in projections:
-            if projection.pre == name:
-                read += projection.connection.fan_out
+        for reader in rounded.values():
+            if name in reader.into:
+                read += reader.into[name].fan_out
         reports.append(
             LayerReport(
                 name=name,

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.prune import BasePruningMethod
 
-from sparsespike.ann.activations import LAMBDA_MIN, QCFS
+from sparsespike.ann.activations import LAMBDA_MIN, QCFS, SoftplusQCFS
+from sparsespike.ann.aec import AEC
 from sparsespike.ann.masked import DenseConv2d, MaskedConv2d, MaskedLinear
 from sparsespike.ann.sparse import DenseLinear, SparseLinear
 from sparsespike.common.errors import ModelError
+from sparsespike.export.exponential import ExponentialCode
 from sparsespike.export.network import (
     Activate,
     AveragePool,
@@ -28,7 +30,7 @@ from sparsespike.export.network import (
     finite,
 )
 
-OWN_LAYERS = (SparseLinear, MaskedLinear, DenseLinear, MaskedConv2d, DenseConv2d, QCFS)
+OWN_LAYERS = (SparseLinear, MaskedLinear, DenseLinear, MaskedConv2d, DenseConv2d, QCFS, SoftplusQCFS, AEC)
 """Modules of this package that are read as a whole."""
 
 POOLED = "composed into the next projection"
@@ -56,8 +58,8 @@ _ADVICE: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     ((nn.Conv1d, nn.Conv3d, nn.ConvTranspose2d), "write it as Conv2d or Linear"),
 )
 _OTHERWISE = (
-    "expected Linear, SparseLinear, MaskedLinear, Conv2d, MaskedConv2d, BatchNorm, ReLU, QCFS, AvgPool2d, AdaptiveAvgPool2d, "
-    "Flatten, Dropout or Identity; replace it by these"
+    "expected Linear, SparseLinear, MaskedLinear, Conv2d, MaskedConv2d, BatchNorm, ReLU, QCFS, SoftplusQCFS, AEC, "
+    "AvgPool2d, AdaptiveAvgPool2d, Flatten, Dropout or Identity; replace it by these"
 )
 
 
@@ -85,8 +87,10 @@ def read_module(module: nn.Module) -> Reading:
         return Reading(_convolution(module), "a projection (convolution)")
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         return Reading(_batch_norm(module), "folded into the weights and biases beside it")
-    if isinstance(module, QCFS):
+    if isinstance(module, QCFS | SoftplusQCFS):
         return Reading(_qcfs(module), NEURONS)
+    if isinstance(module, AEC):
+        return Reading(_aec(module), "a population of spiking neurons (two graded spikes at most)")
     if type(module) is nn.ReLU:
         return Reading(Activate("relu"), NEURONS)
     if isinstance(module, nn.AvgPool2d):
@@ -101,6 +105,12 @@ def read_module(module: nn.Module) -> Reading:
         return Reading(Same(), NOTHING)
     advice = next((text for types, text in _ADVICE if isinstance(module, types)), _OTHERWISE)
     raise ModelError(advice)
+
+
+def _aec(module: AEC) -> Activate:
+    if module.smallest_as_silent:
+        raise ModelError("found AEC(smallest_as_silent=True), whose output depends on the batch; set it to False and train again")
+    return Activate("aec", code=ExponentialCode(*module.thresholds(), module.force_compensation))
 
 
 def _check_hooks(module: nn.Module) -> None:
@@ -208,7 +218,7 @@ def _batch_norm(module: _BatchNorm) -> Normalise:
     return Normalise(np.asarray(gain), shift - mean * gain)
 
 
-def _qcfs(module: QCFS) -> Activate:
+def _qcfs(module: QCFS | SoftplusQCFS) -> Activate:
     lam = _numbers(module.lam)
     # A forward pass clamps a small lambda; one that training left at or below zero is a failed training.
     if not (np.all(np.isfinite(lam)) and np.all(lam > 0)):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from sparsespike.common.errors import ModelError
+from sparsespike.export.exponential import ExponentialCode
 
 FloatArray = NDArray[np.float64]
 Shape = tuple[int, ...]
@@ -238,11 +239,12 @@ class Add:
 
 @dataclass(frozen=True, eq=False)
 class Activate:
-    """ReLU; or QCFS of threshold ``lam``, of shape () or one a channel (C,), with ``levels`` steps L."""
+    """ReLU; QCFS of threshold ``lam``, of shape () or one a channel (C,), with ``levels`` steps L; or AEC with its ``code``."""
 
-    kind: Literal["relu", "qcfs"]
+    kind: Literal["relu", "qcfs", "aec"]
     lam: FloatArray | None = None
     levels: int | None = None
+    code: ExponentialCode | None = None
 
     def shape(self, before: Shape) -> Shape:
         """That of its input."""
@@ -251,6 +253,8 @@ class Activate:
         return before
 
     def __call__(self, x: FloatArray) -> FloatArray:
+        if self.code is not None:
+            return self.code(x)
         if self.lam is None or self.levels is None:
             return np.maximum(x, 0.0)
         lam = self.lam.reshape((-1, *(1,) * (x.ndim - 2)))

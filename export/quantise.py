@@ -34,9 +34,9 @@ class RoundedPopulation:
     into : mapping of population to Connection
         Rows = presynaptic neurons: the transpose of the population's operators, with the same links.
     threshold : int64 array, shape (N,), or None
-        Even and positive; None for the readout.
+        Even and positive; None where none was given.
     bias : int64 array, shape (N,)
-    scale : float64 array, shape (N,), (C,) if a convolution leads here, or () for the readout
+    scale : float64 array, shape (N,), (C,) if a convolution leads here, or () where no threshold was given
     raised : int
         Weights that would have rounded to zero and became +1 or -1 (a convolution's counted once a kernel).
     weight_error : float
@@ -66,9 +66,12 @@ def check_bits(bits: int) -> None:
         raise ConfigError(f"bits: found {bits!r}, expected an integer from {MIN_BITS} to {MAX_BITS} (8 for Loihi, 16 by default)")
 
 
-def round_population(population: AffinePopulation, threshold: FloatArray | None, bits: int) -> RoundedPopulation:
-    """Scale and round a population: one scale a neuron; one a channel, if a convolution leads here; one for the whole readout,
-    whose membranes are compared with each other.
+def round_population(
+    population: AffinePopulation, threshold: FloatArray | None, bits: int, *, largest_field: float = 0.0
+) -> RoundedPopulation:
+    """Scale and round a population: one scale a neuron; one a channel, if a convolution leads here; one for the whole population
+    without thresholds of its neurons' own: the readout, whose membranes are compared with each other, and kind ``aec``, whose
+    neurons share their tables.
 
     Weights become integers of magnitude 1 to ``2^(bits-1) - 1``: one that is not zero never becomes zero, so the topology stays.
     Thresholds become even, so that half a threshold is an exact initial membrane. The scale is smaller than the weights allow
@@ -79,17 +82,19 @@ def round_population(population: AffinePopulation, threshold: FloatArray | None,
     population : AffinePopulation
         With the preceding populations' spike amplitudes already in its weights.
     threshold : float64 array, shape (N,), or None
-        Positive; None for the readout.
+        Positive; None for the readout and kind ``aec``.
     bits : int
         Width of a weight, sign included.
+    largest_field : float
+        Largest entry of the population's tables.
     """
-    group = _groups(population, readout=threshold is None)
+    group = _groups(population, shared=threshold is None)
     groups = int(group[-1]) + 1
     largest, field = np.zeros(groups), np.zeros(groups)
     for operator in population.into.values():
         values, at = _weights(operator, group)
         np.maximum.at(largest, at, np.abs(values))
-    np.maximum.at(field, group, np.maximum(np.abs(population.bias), 0.0 if threshold is None else threshold))
+    np.maximum.at(field, group, np.maximum(np.abs(population.bias), largest_field if threshold is None else threshold))
     with np.errstate(over="ignore", divide="ignore"):  # an infinite quotient loses against the other one
         weightless = largest == 0  # a channel that was pruned away: its bias and threshold take the place of weights
         reference = np.where(weightless, np.where(field > 0, field, 1.0), largest)
@@ -125,9 +130,9 @@ def round_population(population: AffinePopulation, threshold: FloatArray | None,
     )
 
 
-def _groups(population: AffinePopulation, readout: bool) -> NDArray[np.int64]:
+def _groups(population: AffinePopulation, shared: bool) -> NDArray[np.int64]:
     """Number of the scale that each neuron takes, rising."""
-    if readout:
+    if shared:
         return np.zeros(population.size, np.int64)
     if any(isinstance(operator, Kernel) for operator in population.into.values()):
         channels = population.shape[0]

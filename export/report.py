@@ -79,7 +79,8 @@ class ConversionReport:
         Width of a weight, sign included.
     settings : dict of str to JSON values
         Of the method: for QCFS ``levels``, the quantisation steps L of the ANN's activations (at T = L steps every layer can
-        equal its ANN layer); for SNM and percentile balancing ``percentile``, ``granularity``, ``calibration_images``.
+        equal its ANN layer); for SNM and percentile balancing ``percentile``, ``granularity``, ``calibration_images``; for AEC
+        ``T``, ``payload_bits``, and whether the thresholds were trained or calibrated.
     layers : tuple of LayerReport
     """
 

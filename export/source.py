@@ -67,7 +67,7 @@ def check_activations(network: Network, kind: str, advice: str) -> tuple[Activat
     ModelError
         If there is none, or one of another kind.
     """
-    names = {"relu": "ReLU", "qcfs": "QCFS"}
+    names = {"relu": "ReLU", "qcfs": "QCFS", "aec": "AEC"}
     for node in network.activations:
         if isinstance(node.layer, Activate) and node.layer.kind != kind:
             raise ModelError(

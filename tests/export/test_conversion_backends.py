@@ -19,6 +19,7 @@ from sparsespike.backends.brian2 import Brian2Backend
 from sparsespike.backends.lava import LavaBackend, Run
 from sparsespike.backends.native import NativeBackend
 from sparsespike.backends.testing import assert_equal, reference
+from sparsespike.export.aec import convert_aec
 from sparsespike.export.balance import convert_percentile
 from sparsespike.export.build import Conversion
 from sparsespike.export.calibrate import Calibration
@@ -30,8 +31,9 @@ SHAPES = {"mlp": (24,), "conv": (2, 8, 8), "block": (2, 8, 8)}
 ENCODING = Encoding((0, 255), 255, (0.5, 0.25), (0.5, 0.2))
 IMAGES, STEPS = 3, 8
 CASES = [
-    *itertools.product(("mlp", "conv"), ("qcfs", "snm", "percentile"), (8, 16, 24)),
+    *itertools.product(("mlp", "conv"), ("qcfs", "snm", "percentile", "aec"), (8, 16, 24)),
     ("block", "qcfs", 8),
+    ("block", "aec", 24),
     ("block", "snm", 16),
 ]
 
@@ -69,6 +71,8 @@ def converted(make: Callable[..., nn.Module], network: str, method: str, bits: i
     if method == "qcfs":
         return convert_qcfs(model, ENCODING, bits, input_shape=shape)
     calibration = Calibration(images(shape, 40, seed=1), 99.0)
+    if method == "aec":
+        return convert_aec(model, ENCODING, calibration, bits, steps=STEPS, input_shape=shape)
     return (convert_snm if method == "snm" else convert_percentile)(model, ENCODING, calibration, bits, input_shape=shape)
 
 
@@ -80,7 +84,7 @@ def images(shape: tuple[int, ...], count: int, seed: int) -> np.ndarray:
 def runs(small_conv_net: Callable[..., nn.Module]) -> dict[tuple[str, str, int], Run]:
     made = {case: converted(small_conv_net, *case).graph for case in CASES}
     return {
-        case: Run(graph=graph, inputs=images(SHAPES[case[0]], IMAGES, seed=2), steps=STEPS, record=graph.spiking)
+        case: Run(graph=graph, inputs=images(SHAPES[case[0]], IMAGES, seed=2), steps=graph.slots or STEPS, record=graph.spiking)
         for case, graph in made.items()
     }
 
