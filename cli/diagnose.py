@@ -172,7 +172,7 @@ def _print(diagnosis: Diagnosis, title: str) -> None:
         ),
         [_layer_row(layer) for layer in diagnosis.layers],
         caption=(
-            "own error: against the ANN layer fed what this layer got, % of its mean activation; clipping, levels, integers and "
+            "own error: against the ANN layer fed what this layer got, % of the ANN's mean; clipping, levels, integers and "
             "unevenness are its parts (they may cancel). dead: active in the ANN, never a spike; saturated: a spike at every "
             "step of some image; every step: share of all images and neurons; so far: the spikes up to this layer, then the ANN."
         ),
@@ -181,7 +181,7 @@ def _print(diagnosis: Diagnosis, title: str) -> None:
 
 
 def _layer_row(layer: Any) -> tuple[Any, ...]:
-    unit = layer.own_activation
+    unit = layer.activation
 
     def percent(value: float | None, of: float = 1.0, digits: int = 2) -> str | None:
         return None if value is None or not of else f"{100 * value / of:.{digits}f}"

@@ -52,8 +52,6 @@ class LayerDiagnosis:
         Mean \\|SNN - ANN\\| and mean (SNN - ANN).
     own_error : float
         Mean \\|SNN - ANN layer fed what this spiking layer got\\|.
-    own_activation : float
-        Mean \\|activation\\| of that ANN layer.
     causes : dict of str to float
         Mean magnitudes of the parts that ``own_error`` is made of, by cause (see ``CAUSES``); their sum is at least as large.
     dead, saturated : int or None
@@ -74,7 +72,6 @@ class LayerDiagnosis:
     error: float
     bias: float
     own_error: float
-    own_activation: float
     causes: Mapping[str, float]
     dead: int | None
     saturated: int | None
@@ -84,10 +81,10 @@ class LayerDiagnosis:
 
     @property
     def relative(self) -> float:
-        """Own error in units of the layer's mean activation; infinite if something comes where the ANN is silent."""
-        if self.own_activation == 0:
+        """Own error in units of the ANN's mean activation; infinite if something comes where the ANN is silent."""
+        if self.activation == 0:
             return 0.0 if self.own_error == 0 else np.inf
-        return self.own_error / self.own_activation
+        return self.own_error / self.activation
 
     @property
     def cause(self) -> str:
@@ -138,7 +135,7 @@ class LayerSums:
         self.images += len(ann)
         self.sums += [ann.sum(), snn.sum(), (ann * ann).sum(), (snn * snn).sum(), (ann * snn).sum()]
         values = list(chain.values())
-        parts = {"error": snn - ann, "own_error": snn - values[0], "own_activation": values[0], "activation": ann}
+        parts = {"error": snn - ann, "own_error": snn - values[0], "activation": ann}
         parts |= {cause: after - before for cause, before, after in zip(list(chain)[1:], values, values[1:], strict=False)}
         for name, part in parts.items():
             self.totals[name] = self.totals.get(name, 0.0) + float(np.abs(part).sum())
@@ -164,7 +161,6 @@ class LayerSums:
             error=mean["error"],
             bias=mean["bias"],
             own_error=mean["own_error"],
-            own_activation=mean["own_activation"],
             causes={cause: mean[cause] for cause in CAUSES if cause in mean},
             dead=int(np.count_nonzero(self.active & ~self.spiked)) if self.spiking else None,
             saturated=int(np.count_nonzero(self.full)) if self.spiking else None,

@@ -70,7 +70,7 @@ def layers_figure(diagnosis: Diagnosis) -> Figure:
     figure = empty_figure(max(6.5, 0.9 * len(layers) + 2.5), 5.6)
     top, bottom = axes_of(figure, 2, 1, sharex=True, height_ratios=(2, 1))
     at, base = np.arange(len(layers)), np.zeros(len(layers))
-    units = np.array([layer.own_activation or math.inf for layer in layers])
+    units = np.array([layer.activation or math.inf for layer in layers])
     for cause, (color, hatch) in CAUSE_STYLES.items():
         part = 100 * np.array([layer.causes.get(cause, 0.0) for layer in layers]) / units
         if part.any():

@@ -58,7 +58,7 @@ class Diagnosis:
     def sentence(self) -> str:
         """Where the accuracy went: the worst layer and the worst stage, with their figures."""
         layer, stage = self.worst_layer, self.worst_stage
-        share = f"{100 * layer.relative:.1f} % of its mean activation" if layer.own_activation else "where its ANN layer is silent"
+        share = f"{100 * layer.relative:.1f} % of its mean activation" if layer.activation else "where its ANN layer is silent"
         layer_text = (
             f"Worst layer: {layer.name}, which misses what its ANN layer gives for the same input by {layer.own_error:.3g} on "
             f"average ({share}), mostly by {CAUSES[layer.cause].format(steps=self.steps)}; "
