@@ -36,7 +36,7 @@ class MLPSpec:
     steps : int
         Last slot T of AEC.
     quirks : tuple of str
-        Of :data:`~sparsespike.ann.replace.QUIRKS`, those that AEC has.
+        Of :data:`~sparsespike.ann.finetune_config.QUIRKS`, those that AEC has.
 
     Raises
     ------

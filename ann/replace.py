@@ -9,11 +9,10 @@ from torch import nn
 
 from sparsespike.ann.activations import QCFS, SoftplusQCFS
 from sparsespike.ann.aec import AEC
+from sparsespike.ann.finetune_config import QUIRKS
 from sparsespike.common.errors import ConfigError
 
 KINDS = ("relu", "qcfs", "s-qcfs", "cs-qcfs", "aec")
-QUIRKS = ("smallest_as_silent", "force_compensation")
-"""Differences between the released code of AEC and its description, see :class:`~sparsespike.ann.aec.AEC`."""
 POOLS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 
 
