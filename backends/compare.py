@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sparsespike.backends.base import RunResult
 from sparsespike.backends.reference import reference
 from sparsespike.common.errors import BackendError
-from sparsespike.export.graph import SpikingGraph
+from sparsespike.export.graph import Population, SpikingGraph
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,16 @@ class Membrane:
     Attributes
     ----------
     before : int
-        After current and bias were added, before any spike.
+        After current and bias were added, before any spike; for kind ``aec`` at the begin of the slot.
     after : (int, int)
         After the spike that each backend decided on.
     threshold : int
+        For kind ``aec`` the slot's primary threshold.
     threshold_neg : int or None
     expected : int
-        The right spike: +1, 0 or -1.
+        The right spike: +1, 0 or -1; for kind ``aec`` bit 0 = primary, bit 1 = compensation.
+    compensation : int or None
+        For kind ``aec`` the slot's compensation threshold.
     """
 
     before: int
@@ -38,8 +41,15 @@ class Membrane:
     threshold: int
     threshold_neg: int | None
     expected: int
+    compensation: int | None = None
 
     def __str__(self) -> str:
+        if self.compensation is not None:
+            spikes = ("no spike", "a primary spike", "a compensation spike", "both spikes")[self.expected]
+            return (
+                f"membrane at the begin of the slot {self.before}, primary threshold {self.threshold}, compensation threshold "
+                f"{self.compensation}: expected {spikes}; membrane at its end {self.after[0]} and {self.after[1]}"
+            )
         negative = "" if self.threshold_neg is None else f", negative threshold -{self.threshold_neg}"
         return (
             f"membrane before firing {self.before}, threshold {self.threshold}{negative}: expected {self.expected:+d}; "
@@ -194,7 +204,7 @@ def _earliest(pair: _Pair, backends: tuple[str, str]) -> Divergence:
 def _membrane(graph: SpikingGraph, a: RunResult, b: RunResult, inputs: NDArray[Any], found: Divergence) -> Membrane | None:
     """The membrane where two rasters first differ; None where the reference or a raster of a population before is missing."""
     recorded = all(name in result.rasters for result in (a, b) for name in graph.spiking)
-    if not recorded or any(population.kind == "aec" for population in graph.populations):
+    if not recorded:
         return None
     population, image, step, neuron = graph.population(found.where), found.image, found.step, found.neuron
     only = slice(image, image + 1)
@@ -202,10 +212,21 @@ def _membrane(graph: SpikingGraph, a: RunResult, b: RunResult, inputs: NDArray[A
         reference(graph, inputs[only], a.steps, forced={name: r.rasters[name][only] for name in graph.spiking}) for r in (a, b)
     ]
     before = int(runs[0].integrated[population.name][0, step, neuron])
-    net_count = int(a.rasters[population.name][image, :step, neuron].sum())
+    assert step is not None  # a raster has steps
+    earlier = a.rasters[population.name][image, :step, neuron]
+    after = tuple(int(run.membranes[population.name][0, step, neuron]) for run in runs)
+    if population.kind == "aec":
+        return _coded(population, before, (after[0], after[1]), step, int(np.bitwise_or.reduce(earlier)))
     assert population.threshold is not None  # it fires
     threshold = int(population.threshold[neuron])
     threshold_neg = None if population.threshold_neg is None else int(population.threshold_neg[neuron])
-    negative = threshold_neg is not None and before <= -threshold_neg and net_count > 0
-    after = [int(run.membranes[population.name][0, step, neuron]) for run in runs]
+    negative = threshold_neg is not None and before <= -threshold_neg and earlier.sum() > 0
     return Membrane(before, (after[0], after[1]), threshold, threshold_neg, int(before >= threshold) - int(negative))
+
+
+def _coded(population: Population, before: int, after: tuple[int, int], slot: int, gone: int) -> Membrane:
+    """The membrane of kind ``aec``; ``gone`` has the bits of the spikes of earlier slots."""
+    first, second = (int(population.tables[f"{spike}_threshold"][slot]) for spike in ("primary", "compensation"))
+    primary = not gone & 1 and before >= first
+    compensation = (gone & 1 or primary) and not gone & 2 and before - first * primary >= second
+    return Membrane(before, after, first, None, int(primary) + 2 * int(compensation), second)

@@ -13,19 +13,22 @@ from sparsespike.backends.base import RunResult, SpikeCounts
 from sparsespike.backends.compare import Divergence, Membrane, first_divergence
 from sparsespike.backends.native import NativeBackend, engine
 from sparsespike.backends.testing import CASES, Case, reference
-from sparsespike.backends.testing.strategies import graphs
+from sparsespike.backends.testing.strategies import aec_graphs, graphs
 from sparsespike.common.errors import BackendError
 from sparsespike.export.graph import SpikingGraph
 
 
-def with_spike(result: RunResult, name: str, image: int, step: int, neuron: int, spike: int) -> RunResult:
+def with_spike(
+    result: RunResult, name: str, image: int, step: int, neuron: int, spike: int, *, spikes_of_one: bool = True
+) -> RunResult:
     """The result with one entry of a raster changed, and spike counts that agree with it."""
     raster = result.rasters[name].copy()
     raster[image, step, neuron] = spike
+    fires = (raster == 1).astype(np.int64) if spikes_of_one else (raster & 1) + (raster >> 1).astype(np.int64)
     counts = {
         field: {
             **getattr(result, field),
-            name: SpikeCounts((raster == 1).sum(axis=axis, dtype=np.int64), (raster == -1).sum(axis=axis, dtype=np.int64)),
+            name: SpikeCounts(fires.sum(axis=axis, dtype=np.int64), (raster == -1).sum(axis=axis, dtype=np.int64)),
         }
         for field, axis in (("spikes", 1), ("spikes_by_step", 2))
     }
@@ -58,6 +61,36 @@ def test_finds_the_one_spike_that_differs_and_the_membrane_it_came_from(case: Ca
     assert found.membrane.expected == right
     assert found.membrane.before == exact.integrated[name][image, step, neuron]
     assert found.membrane.after[0] == exact.membranes[name][image, step, neuron]
+
+
+@given(aec_graphs(), st.data())
+@settings(deadline=None, max_examples=60)
+def test_finds_the_one_spike_of_a_window_that_differs(case: Case, data: st.DataObject) -> None:
+    graph, inputs, _ = case
+    exact = reference(*case)
+    name = data.draw(st.sampled_from(graph.spiking))
+    image, slot, neuron = (data.draw(st.integers(0, n - 1)) for n in exact.rasters[name].shape)
+    right = int(exact.rasters[name][image, slot, neuron])
+    wrong = data.draw(st.sampled_from([spikes for spikes in range(4) if spikes != right]))
+    changed = with_spike(exact, name, image, slot, neuron, wrong, spikes_of_one=False)
+    found = first_divergence(graph, exact, changed, inputs)
+    assert found is not None
+    assert (found.quantity, found.where, found.image, found.step, found.neuron) == ("raster", name, image, slot, neuron)
+    assert found.membrane is not None
+    assert (found.membrane.expected, found.values) == (right, (right, wrong))
+    assert found.membrane.before == exact.integrated[name][image, slot, neuron]
+    assert found.membrane.after[0] == exact.membranes[name][image, slot, neuron]
+
+
+def test_the_report_of_a_window_reads_well() -> None:
+    graph, inputs, slots = CASES["aec_two_digits"]()
+    exact = reference(graph, inputs, slots)
+    found = first_divergence(graph, with_spike(exact, "hidden", 13, 1, 0, 0, spikes_of_one=False), exact, inputs)
+    assert str(found) == (
+        "other and reference first differ in raster of hidden (depth 1), image 13, local step 1, neuron 0: other 0, reference 1; "
+        "membrane at the begin of the slot 13, primary threshold 8, compensation threshold 8: expected a primary spike; membrane "
+        "at its end 13 and 5"
+    )
 
 
 def test_the_report_reads_well() -> None:
