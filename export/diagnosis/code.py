@@ -1,263 +1,94 @@
-"""How the spiking neurons of a method stand for activations, in real numbers and in the ANN's own units.
+"""What a diagnosis asks of a method: how its spiking neurons stand for activations, in the ANN's own units.
 
 A code belongs to a model and one conversion of it, the finest; with it any graph of the same model can be read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsespike.backends.base import RunResult
-from sparsespike.common.errors import GraphError
-from sparsespike.export.build import OUT_OF_REACH, Conversion
-from sparsespike.export.connections import Connection, CSRConnection
-from sparsespike.export.fidelity import exact_product
-from sparsespike.export.graph import Population, SpikingGraph
-from sparsespike.export.network import Activate, Convolve, FloatArray, Network
+from sparsespike.export.graph import SpikingGraph
+from sparsespike.export.network import Activate, FloatArray, Network
 
 IntArray = NDArray[np.int64]
+Activation = Callable[[str, Activate, FloatArray], FloatArray]
+"""From an activation's name, its layer and its drive of shape (B, *shape) to its output, of the same shape."""
+
+
+class Replacement(NamedTuple):
+    """A stage between the ANN and the spikes: the ANN with other activations."""
+
+    stage: str
+    cause: str
+    """Cause of error (see ``layers.CAUSES``) that comes in with it."""
+    activation: Activation
 
 
 class Code(Protocol):
-    """What a diagnosis asks of a method. Arrays are of shape (B, neurons of the ANN's activation)."""
+    """How the spikes of a method stand for activations. Arrays by population have shape (B, neurons of the activation)."""
 
     @property
     def network(self) -> Network:
-        """The ANN."""
+        """The ANN, with one activation a population."""
         ...
 
     @property
-    def labels(self) -> tuple[str, str]:
-        """Names of the stages in which the activations are replaced by ``activate``, and by ``coded``."""
+    def replacements(self) -> Sequence[Replacement]:
+        """From the ANN's own activations towards what the spikes can say if the input comes evenly."""
         ...
 
-    def activate(self, name: str, layer: Activate, drive: FloatArray) -> FloatArray:
-        """The method's activation: what the spikes approach with ever more steps."""
+    def record(self, graph: SpikingGraph) -> Sequence[str]:
+        """Populations whose rasters are needed."""
         ...
 
-    def coded(self, name: str, layer: Activate, drive: FloatArray) -> FloatArray:
-        """What the spikes of this many steps can say of an activation, if the input comes evenly."""
+    def simulate(self, x: FloatArray) -> IntArray | None:
+        """Classes after each step, shape (B, steps), of the spiking network in floating point, before any rounding.
+
+        None where it is the last replacement, by definition.
+        """
         ...
 
-    def simulate(self, x: FloatArray) -> IntArray:
-        """Classes after each step, shape (B, steps), of the spiking network in floating point, before any rounding."""
-        ...
-
-    def decoded(self, graph: SpikingGraph, result: RunResult) -> dict[str, FloatArray]:
+    def decoded(self, result: RunResult, graph: SpikingGraph) -> dict[str, FloatArray]:
         """Activations that the spikes of a run stand for, by population."""
         ...
 
-    def even(self, graph: SpikingGraph, inputs: IntArray, result: RunResult) -> dict[str, FloatArray]:
+    def even(self, result: RunResult, graph: SpikingGraph, inputs: IntArray) -> dict[str, FloatArray]:
         """Activations that the graph would have sent, by population, if each had got its input of the run evenly."""
         ...
 
-    def scores(self, graph: SpikingGraph, result: RunResult) -> FloatArray:
+    def scores(self, result: RunResult, graph: SpikingGraph) -> FloatArray:
         """Class scores in the ANN's units, shape (B, classes)."""
         ...
 
-    def spikes(self, result: RunResult, name: str) -> IntArray:
-        """Number of spikes of a population, shape (B, neurons of the graph)."""
+    def spiked(self, result: RunResult, name: str) -> NDArray[np.bool_]:
+        """Which neurons of the graph spiked at all, shape (B, N)."""
+        ...
+
+    def saturated(self, result: RunResult, name: str) -> NDArray[np.bool_]:
+        """Which neurons of the graph sent the largest value that they can, shape (B, N)."""
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class RateNeurons:
-    """The neurons of one activation of the ANN, in its units. All arrays have shape (N,).
+def constants(network: Network, kept: Mapping[str, IntArray], activation: Activation) -> dict[str, FloatArray]:
+    """What the neurons that a graph does not hold send at every step, and 0 for the others, by activation, shape (N,).
 
-    Attributes
-    ----------
-    kept : int64 array, shape (neurons of the graph,)
-        Those that the graph holds.
-    fires : bool array
-        Those that it holds and that can fire.
-    amplitude, v_init : float64 arrays
-        Threshold, which is what a spike stands for, and initial membrane; 1 and 0 for a neuron that does not fire.
-    constant : float64 array
-        What the others send at every step.
-    signed : bool
-        Whether spikes can be taken back.
-    """
-
-    kept: IntArray
-    fires: NDArray[np.bool_]
-    amplitude: FloatArray
-    v_init: FloatArray
-    constant: FloatArray
-    signed: bool
-
-    def held(self, value: FloatArray) -> FloatArray:
-        """Activations of the firing neurons, and the constants of the others."""
-        return np.where(self.fires, value, self.constant)
-
-
-@dataclass(frozen=True, eq=False)
-class RateCode:
-    """Rates: a neuron that fires n times in T steps stands for amplitude * n / T.
-
-    Parameters
-    ----------
-    network : Network
-    neurons : mapping of activation to RateNeurons
-    steps : int
-        T.
-    """
-
-    network: Network
-    neurons: Mapping[str, RateNeurons]
-    steps: int
-
-    @property
-    def labels(self) -> tuple[str, str]:
-        """Names of the stages."""
-        levels = {node.layer.levels for node in self.network.activations if isinstance(node.layer, Activate)} - {None}
-        clipped = f"quantised ANN, L = {levels.pop()} levels" if levels else "ANN, clipped at the thresholds"
-        return clipped, f"ANN, rates of T = {self.steps} steps"
-
-    def activate(self, name: str, layer: Activate, drive: FloatArray) -> FloatArray:
-        """QCFS as trained; ReLU clipped at the threshold, above which a rate cannot go."""
-        if layer.kind == "qcfs":
-            return layer(drive)
-        neurons = self.neurons[name]
-        return neurons.held(np.clip(drive.reshape(len(drive), -1), 0.0, neurons.amplitude)).reshape(drive.shape)
-
-    def coded(self, name: str, layer: Activate, drive: FloatArray) -> FloatArray:
-        """``amplitude / T * clip(floor((T drive + v_init) / amplitude), 0, T)``: the rate under a constant current."""
-        neurons = self.neurons[name]
-        reached = np.floor((self.steps * drive.reshape(len(drive), -1) + neurons.v_init) / neurons.amplitude)
-        return neurons.held(neurons.amplitude / self.steps * np.clip(reached, 0, self.steps)).reshape(drive.shape)
-
-    def simulate(self, x: FloatArray) -> IntArray:
-        """The ANN's own layers, run anew at every step, with integrate-and-fire neurons of threshold ``amplitude``."""
-        membranes = {name: np.tile(neurons.v_init, (len(x), 1)) for name, neurons in self.neurons.items()}
-        net = {name: np.zeros(membrane.shape, np.int64) for name, membrane in membranes.items()}
-
-        def fire(name: str, layer: Activate, drive: FloatArray) -> FloatArray:
-            neurons = self.neurons[name]
-            membranes[name] += drive.reshape(len(x), -1)
-            spikes = (membranes[name] >= neurons.amplitude).astype(np.int64)
-            if neurons.signed:
-                spikes -= (membranes[name] <= -neurons.amplitude) & (net[name] > 0)
-            membranes[name] -= neurons.amplitude * spikes
-            net[name] += spikes
-            return neurons.held(neurons.amplitude * spikes).reshape(drive.shape)
-
-        last = self.network.nodes[-1].name
-        scores = np.cumsum([self.network.run(x, fire)[last] for _ in range(self.steps)], axis=0)
-        return np.asarray(scores.argmax(axis=2).T, np.int64)
-
-    def decoded(self, graph: SpikingGraph, result: RunResult) -> dict[str, FloatArray]:
-        """``amplitude * (positive - negative spikes) / T``."""
-        return {name: self._spread(name, _net(result, name)) for name in self.neurons}
-
-    def even(self, graph: SpikingGraph, inputs: IntArray, result: RunResult) -> dict[str, FloatArray]:
-        """As ``coded``, in the integers of the graph, for the sum of all that arrived in the run."""
-        values = {name: _net(result, name) for name in self.neurons} | {graph.input.name: self.steps * inputs}
-        counts = {}
-        for name in self.neurons:
-            population = graph.population(name)
-            if population.threshold is None or population.reset != "subtract" or population.bias_mode != "every_step":
-                raise GraphError(
-                    f"population {name!r}: found kind {population.kind!r}, reset {population.reset!r} and bias_mode "
-                    f"{population.bias_mode!r}, expected rate-coded neurons with reset by subtraction and a bias at every step"
-                )
-            drive = self.steps * population.bias + _drive(graph, population, values)
-            counts[name] = np.clip((drive + population.v_init) // population.threshold, 0, self.steps)
-        return {name: self._spread(name, count) for name, count in counts.items()}
-
-    def scores(self, graph: SpikingGraph, result: RunResult) -> FloatArray:
-        """The readout's membrane over T."""
-        return np.asarray(result.readout[:, -1] * graph.readout.scale / self.steps, np.float64)
-
-    def spikes(self, result: RunResult, name: str) -> IntArray:
-        """Net spikes: those taken back are taken off."""
-        return _net(result, name)
-
-    def _spread(self, name: str, counts: IntArray) -> FloatArray:
-        """Activations of all neurons of the ANN, from net spike counts of those in the graph."""
-        neurons = self.neurons[name]
-        values = np.zeros((len(counts), len(neurons.fires)))
-        values[:, neurons.kept] = counts
-        return neurons.held(neurons.amplitude * values / self.steps)
-
-
-def rate_code(network: Network, conversion: Conversion, steps: int) -> RateCode:
-    """The code of a rate-coded conversion (QCFS, SNM, percentile); give the one of most bits, its thresholds are the finest."""
-    neurons = {}
-    for node in network.activations:
-        population, kept = conversion.graph.population(node.name), conversion.kept[node.name]
-        assert population.threshold is not None  # rate-coded
-        scale = _each_neuron(population)
-        alive = population.threshold < OUT_OF_REACH
-        size = int(np.prod(node.shape))
-        fires, amplitude, v_init = np.zeros(size, bool), np.ones(size), np.zeros(size)
-        fires[kept] = alive
-        amplitude[kept[alive]] = (population.threshold * scale)[alive]
-        v_init[kept[alive]] = (population.v_init * scale)[alive]
-        neurons[node.name] = RateNeurons(kept, fires, amplitude, v_init, np.zeros(size), population.kind == "signed_if")
-    return RateCode(network, _with_constants(network, neurons), steps)
-
-
-def _each_neuron(population: Population) -> FloatArray:
-    """The scale of each neuron, shape (N,)."""
-    scale = np.asarray(population.scale, np.float64).reshape(-1)
-    return np.repeat(scale, population.size // len(scale))
-
-
-def _with_constants(network: Network, neurons: Mapping[str, RateNeurons]) -> dict[str, RateNeurons]:
-    """Find what the removed neurons send: a neuron that no living one leads to, its constant; one that was never active, 0.
-
-    Two different random states of all living neurons tell them apart: only what no living neuron reaches is the same in both.
+    A neuron was removed because no living one leads to it: then it sends its constant; or because it was never active: then 0.
+    Two different random states of all living neurons tell these apart: what no living neuron reaches is the same in both.
     """
     generator = np.random.default_rng(0)
-    found: dict[str, RateNeurons] = {}
+    found: dict[str, FloatArray] = {}
 
     def activate(name: str, layer: Activate, drive: FloatArray) -> FloatArray:
-        own = neurons[name]
-        removed = np.ones(len(own.fires), bool)
-        removed[own.kept] = False
-        flat, answer = drive.reshape(2, -1), layer(drive).reshape(2, -1)
-        constant = np.where(removed & (flat[0] == flat[1]), answer[0], 0.0)
-        found[name] = RateNeurons(own.kept, own.fires, own.amplitude, own.v_init, constant, own.signed)
-        return np.where(own.fires, generator.random(flat.shape), constant).reshape(drive.shape)
+        flat, sent = drive.reshape(2, -1), activation(name, layer, drive).reshape(2, -1)
+        living = np.zeros(flat.shape[1], bool)
+        living[kept[name]] = True
+        found[name] = np.where(~living & (flat[0] == flat[1]), sent[0], 0.0)
+        return np.where(living, generator.random(flat.shape), found[name]).reshape(drive.shape)
 
     network.run(generator.random((2, *network.input_shape)), activate)
     return found
-
-
-def _net(result: RunResult, name: str) -> IntArray:
-    return result.spikes[name].positive - result.spikes[name].negative
-
-
-def _drive(graph: SpikingGraph, population: Population, values: Mapping[str, IntArray]) -> IntArray:
-    """Sum of all that arrived at a population, without the bias, shape (B, N)."""
-    total = np.zeros((len(values[graph.input.name]), population.size), np.int64)
-    for projection in graph.into(population.name):
-        total += product(values[projection.pre], projection.connection)
-    return total
-
-
-def product(values: IntArray, connection: Connection) -> IntArray:
-    """``values @ weights`` in exact integers, shapes (B, n_pre) x (n_pre, n_post); a convolution is not expanded.
-
-    Raises
-    ------
-    GraphError
-        If a sum may leave the range in which it is exact.
-    """
-    if isinstance(connection, CSRConnection):
-        return exact_product(values, connection)
-    kernel = connection.kernel.astype(np.float64)
-    largest = int(np.abs(values).max(initial=0)) * int(np.abs(kernel).sum(axis=(1, 2, 3)).max())
-    if largest >= 2**53:
-        raise GraphError(f"convolution: found sums of up to {largest}, expected less than 2^53; convert with fewer bits")
-    bias = np.zeros(len(kernel))
-    convolve = Convolve(
-        kernel, bias, connection.stride, connection.padding, connection.dilation, connection.groups, connection.nnz
-    )
-    summed = convolve(values.reshape(len(values), *connection.input_shape).astype(np.float64))
-    return summed.reshape(len(values), -1).astype(np.int64)

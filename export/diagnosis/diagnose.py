@@ -20,10 +20,12 @@ from sparsespike.backends.native import NativeBackend
 from sparsespike.common.errors import ConfigError, DataError, GraphError
 from sparsespike.export.build import Conversion
 from sparsespike.export.calibrate import Progress, real_inputs
-from sparsespike.export.diagnosis.code import Code, rate_code
+from sparsespike.export.diagnosis.code import Code
 from sparsespike.export.diagnosis.layers import SAMPLE, LayerSums
+from sparsespike.export.diagnosis.rates import rate_code
 from sparsespike.export.diagnosis.report import Diagnosis
 from sparsespike.export.diagnosis.stages import Tally
+from sparsespike.export.diagnosis.windows import window_code
 from sparsespike.export.graph import SpikingGraph
 from sparsespike.export.network import Activate, Dense, FloatArray, Network
 from sparsespike.export.source import read_network
@@ -95,9 +97,8 @@ def diagnose(
     real_inputs(network, encoding, pixels[:1])
     finest = conversions[max(conversions)]
     _check_same(graph, finest)
-    session = _Session(
-        model, encoding, graph, conversions, rate_code(network, finest, steps), steps, backend or NativeBackend(), len(pixels)
-    )
+    code = rate_code(network, finest, steps) if finest.graph.slots is None else window_code(network, finest)
+    session = _Session(model, encoding, graph, conversions, code, steps, backend or NativeBackend(), len(pixels))
     for start in range(0, len(pixels), batch):
         session.add(pixels[start : start + batch], np.asarray(labels[start : start + batch]))
         if progress is not None:
@@ -138,12 +139,9 @@ class _Session:
         self.images = images
         self.layers = {node.name: LayerSums(len(self.kept[node.name]), True) for node in self.network.activations}
         self.readout = LayerSums(graph.readout.size, False)
-        self.tallies = [Tally(ANN, None), Tally(code.labels[0], ANN), Tally(code.labels[1], code.labels[0])]
-        self.tallies.append(Tally(FLOAT, code.labels[1]))
-        self.runs: dict[str, SpikingGraph] = {}
-        for bits in sorted(conversions, reverse=True):
-            self.runs[f"SNN, {bits} bits"] = conversions[bits].graph
-        self.tallies += [Tally(name, before) for before, name in zip([FLOAT, *self.runs], self.runs, strict=False)]
+        self.runs = {f"SNN, {bits} bits": conversions[bits].graph for bits in sorted(conversions, reverse=True)}
+        names = [ANN, *(stage for stage, _, _ in code.replacements), *([FLOAT] if graph.slots is None else []), *self.runs]
+        self.tallies = [Tally(name, before) for before, name in zip([None, *names], names, strict=False)]
         digest = graph.digest()
         same = next((name for name, converted in self.runs.items() if converted.digest() == digest), None)
         self.graph_stage = same or "this graph"
@@ -157,14 +155,15 @@ class _Session:
         x = real_inputs(self.network, self.encoding, pixels)
         inputs = self.graph.check_inputs(pixels)
         last = self.network.nodes[-1].name
-        predictions = {
-            ANN: _classes(self.model, x),
-            self.code.labels[0]: self.network.run(x, self.code.activate)[last].argmax(axis=1),
-            self.code.labels[1]: self.network.run(x, self.code.coded)[last].argmax(axis=1),
-            FLOAT: self.code.simulate(x),
-        }
+        predictions = {ANN: _classes(self.model, x)}
+        for stage, _, activation in self.code.replacements:
+            predictions[stage] = self.network.run(x, activation)[last].argmax(axis=1)
+        simulated = self.code.simulate(x)
+        if simulated is not None:
+            predictions[FLOAT] = simulated
         for name, graph in self.runs.items():
-            result = self.backend.run(graph, inputs, self.steps, input="current")
+            record = self.code.record(graph) if name == self.graph_stage else ()
+            result = self.backend.run(graph, inputs, self.steps, input="current", record=record)
             predictions[name] = result.predictions
             if name == self.graph_stage:
                 self._add_layers(x, inputs, labels, result)
@@ -174,7 +173,7 @@ class _Session:
     def _add_layers(self, x: FloatArray, inputs: NDArray[np.int64], labels: NDArray[Any], result: RunResult) -> None:
         network, code = self.network, self.code
         ann = network.evaluate(x)
-        decoded, even = code.decoded(self.graph, result), code.even(self.graph, inputs, result)
+        decoded, even = code.decoded(result, self.graph), code.even(result, self.graph, inputs)
         drives: dict[str, tuple[Activate, FloatArray]] = {}
 
         def as_sent(name: str, layer: Activate, drive: FloatArray) -> FloatArray:
@@ -186,23 +185,19 @@ class _Session:
         sent_so_far: set[str] = set()
         for name, sums in self.layers.items():
             layer, drive = drives[name]
-            chain = {
-                "expected": layer(drive),
-                "clipping": code.activate(name, layer, drive),
-                "levels": code.coded(name, layer, drive),
-                "integers": even[name],
-                "unevenness": decoded[name],
-            }
+            chain = {"expected": layer(drive)}
+            chain |= {cause: activation(name, layer, drive) for _, cause, activation in code.replacements}
+            chain |= {"integers": even[name], "unevenness": decoded[name]}
             kept = self.kept[name]
             flat = {step: values.reshape(len(x), -1)[:, kept] for step, values in chain.items()}
             sums.add(ann[name].reshape(len(x), -1)[:, kept], flat["unevenness"], flat, pairs)
-            sums.add_spikes(code.spikes(result, name), self.steps)
+            sums.add_spikes(code.spiked(result, name), code.saturated(result, name))
             sent_so_far.add(name)
             handed = network.run(
                 x, lambda at, layer, drive: decoded[at].reshape(drive.shape) if at in sent_so_far else layer(drive)
             )
             sums.correct += int(np.count_nonzero(handed[last].argmax(axis=1) == labels))
-        scores = code.scores(self.graph, result)
+        scores = code.scores(result, self.graph)
         self.readout.add(ann[last], scores, {"expected": sent[last], "integers": scores}, pairs)
 
     def diagnosis(self) -> Diagnosis:

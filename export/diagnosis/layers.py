@@ -22,7 +22,7 @@ from sparsespike.export.network import FloatArray
 
 CAUSES = {
     "clipping": "clipping at the thresholds",
-    "levels": "the rounding of activations to rates of {steps} steps",
+    "levels": "the rounding of activations to what {steps} steps can say",
     "integers": "the graph's integers, which differ from the ANN's weights and thresholds",
     "unevenness": "spikes that come unevenly",
 }
@@ -55,10 +55,10 @@ class LayerDiagnosis:
     causes : dict of str to float
         Mean magnitudes of the parts that ``own_error`` is made of, by cause (see ``CAUSES``); their sum is at least as large.
     dead, saturated : int or None
-        Neurons that are active in the ANN on some image and never spike on any; that fire at every step on some image. None for
-        the readout, which does not spike.
+        Neurons that are active in the ANN on some image and never spike on any; that fire at every step (AEC: twice in slot 0) on
+        some image. None for the readout, which does not spike.
     every_step : float or None
-        Share of (image, neuron) pairs that fire at every step.
+        Share of (image, neuron) pairs that do so.
     accuracy : float or None
         Of the ANN, 0..1, if this activation and all before it are those of the spikes, and the layers after it the ANN's.
     sample : float64 array, shape (2, pairs)
@@ -144,11 +144,11 @@ class LayerSums:
         chosen = np.random.default_rng(self.pairs).integers(0, ann.size, sample)
         self.samples.append(np.stack([ann.ravel()[chosen], snn.ravel()[chosen]]))
 
-    def add_spikes(self, counts: NDArray[np.int64], most: int) -> None:
-        """Add the spike counts of a batch, shape (B, N); ``most`` is that of a neuron which fires at every step."""
-        self.spiked |= (counts != 0).any(axis=0)
-        self.full |= (counts >= most).any(axis=0)
-        self.every_step += int(np.count_nonzero(counts >= most))
+    def add_spikes(self, spiked: NDArray[np.bool_], saturated: NDArray[np.bool_]) -> None:
+        """Add which neurons spiked, and which sent the largest value that they can, in a batch; both of shape (B, N)."""
+        self.spiked |= spiked.any(axis=0)
+        self.full |= saturated.any(axis=0)
+        self.every_step += int(np.count_nonzero(saturated))
 
     def diagnosis(self, name: str) -> LayerDiagnosis:
         """The means."""

@@ -25,8 +25,8 @@ from sparsespike.export.build import OUT_OF_REACH, Conversion
 from sparsespike.export.calibrate import Calibration, real_inputs
 from sparsespike.export.connections import Conv2dConnection
 from sparsespike.export.diagnosis import Diagnosis, diagnose
-from sparsespike.export.diagnosis.code import product, rate_code
 from sparsespike.export.diagnosis.plots import activations_figure, layers_figure, stages_figure
+from sparsespike.export.diagnosis.rates import product, rate_code
 from sparsespike.export.fidelity import layer_levels
 from sparsespike.export.graph import SpikingGraph
 from sparsespike.export.qcfs import convert_qcfs
