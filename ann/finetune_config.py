@@ -108,7 +108,7 @@ class FinetuneConfig:
             "initial": (self.initial in INITIAL, " or ".join(INITIAL)),
             "percentile": (0 < self.percentile <= 100, "above 0, at most 100"),
             "penalty": (0 <= self.penalty < math.inf, "at least 0"),
-            "quirks": (set(self.quirks) <= set(quirks), f"of {', '.join(quirks)}" if quirks else f"none for {self.method}"),
+            "quirks": (set(self.quirks) <= set(quirks), f"any of {', '.join(quirks)}" if quirks else f"none for {self.method}"),
             "lr": (0 < self.lr < math.inf, "above 0"),
             "momentum": (0 <= self.momentum < 1, "at least 0 and below 1"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0"),

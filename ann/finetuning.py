@@ -143,6 +143,7 @@ class Finetuning(Run):
         replaced = successor(self.source, self.config, 0)
         self.set_thresholds(replaced)
         return {
+            "source_activation": self.source.spec.activation,
             "source_validation_accuracy": self.validation_accuracy(self.source),
             "source_test_accuracy": accuracy(self.source, self.splits.test, self.splits.encoding),
             "replaced_validation_accuracy": self.validation_accuracy(replaced),

@@ -82,7 +82,7 @@ def topology(
 def _initial(config: TrainConfig, spec: MLPSpec, data: str | None) -> list[Topology]:
     """The links that the run started with."""
     from sparsespike.ann.evolution import initial_topologies
-    from sparsespike.ann.training import Stream
+    from sparsespike.ann.loop import Stream
 
     with counted_progress() as progress:
         splits = load(data or config.data, validation=config.validation, seed=config.seed, progress=progress)
