@@ -5,11 +5,12 @@ from __future__ import annotations
 from sparsespike.backends.base import Backend
 from sparsespike.common.errors import ConfigError
 
-NAMES = ("native", "brian2", "brian2-cpp", "lava")
+NAMES = ("native", "brian2", "brian2-cpp", "lava", "lava-fixed")
 
 
 def get_backend(name: str) -> Backend:
-    """The backend called ``name``: ``native``, ``brian2`` (runtime, numpy), ``brian2-cpp`` (C++ standalone) or ``lava``.
+    """The backend called ``name``: ``native``, ``brian2`` (runtime, numpy), ``brian2-cpp`` (C++ standalone), ``lava`` (floating
+    point) or ``lava-fixed`` (fixed point, as on Loihi 2).
 
     Raises
     ------
@@ -26,8 +27,8 @@ def get_backend(name: str) -> Backend:
         from sparsespike.backends.brian2 import Brian2Backend
 
         return Brian2Backend(mode="numpy" if name == "brian2" else "cpp")
-    if name == "lava":
+    if name in ("lava", "lava-fixed"):
         from sparsespike.backends.lava import LavaBackend
 
-        return LavaBackend()
+        return LavaBackend(model="floating_pt" if name == "lava" else "fixed_pt")
     raise ConfigError(f"backend {name!r} is unknown; expected one of {', '.join(NAMES)}")

@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from sparsespike.backends.base import Counting, InputMode, RunResult, SpikeCounts, prepare, updates
 from sparsespike.backends.expansion import check_max_synapses, too_many_synapses
 from sparsespike.backends.lava.environment import lava_version
-from sparsespike.backends.lava.job import CURRENT, Job, describe, load_arrays
+from sparsespike.backends.lava.fixed import Layout, fixed_layout
+from sparsespike.backends.lava.job import CURRENT, Job, Model, describe, load_arrays
 from sparsespike.backends.lava.session import Session
 from sparsespike.backends.lava.worker import RESULT_FILE
-from sparsespike.common.errors import BackendError, MembraneOverflowError, SparseSpikeError
+from sparsespike.common.errors import BackendError, ConfigError, MembraneOverflowError, SparseSpikeError
 from sparsespike.export.bounds import bounds
 from sparsespike.export.graph import Key, SpikingGraph
 
+NAMES: Mapping[str, str] = {"floating_pt": "lava", "fixed_pt": "lava-fixed"}
 MAX_SYNAPSES = 10**8
 BYTES_PER_SYNAPSE = 12
 EXACT = 2**53
@@ -40,10 +42,13 @@ class Run:
 
 
 class LavaBackend:
-    """Runs graphs in Lava's process runtime, in floating point, one Lava process per population and per projection.
+    """Runs graphs in Lava's process runtime, one Lava process per population and per projection.
 
     Parameters
     ----------
+    model : {"floating_pt", "fixed_pt"}
+        Numbers to compute with: float64, or the words of Loihi 2 (module ``fixed``), in which fewer graphs fit. Both give the
+        graph's own results, integer for integer. The backend's name is ``lava`` or ``lava-fixed``.
     time_limit : float or None
         Seconds for one ``run`` or ``run_many``, start of the worker included.
     python : str
@@ -57,11 +62,18 @@ class LavaBackend:
         If ``max_synapses`` is below 1.
     """
 
-    name = "lava"
-
     def __init__(
-        self, *, time_limit: float | None = 600.0, python: str = sys.executable, max_synapses: int = MAX_SYNAPSES
+        self,
+        *,
+        model: Model = "floating_pt",
+        time_limit: float | None = 600.0,
+        python: str = sys.executable,
+        max_synapses: int = MAX_SYNAPSES,
     ) -> None:
+        if model not in NAMES:
+            raise ConfigError(f"backend 'lava': found model = {model!r}, expected 'floating_pt' or 'fixed_pt'")
+        self.model: Model = model
+        self.name = NAMES[model]
         self.time_limit = time_limit
         self.python = python
         self.max_synapses = check_max_synapses(self.name, max_synapses)
@@ -75,6 +87,8 @@ class LavaBackend:
             lava_version(self.python)
         except SparseSpikeError as error:
             reasons.append(str(error))
+        if self.model == "fixed_pt":
+            reasons += fixed_layout(graph)[1]
         return reasons + too_many_synapses(graph, max_synapses=self.max_synapses, bytes_per_synapse=BYTES_PER_SYNAPSE)
 
     def run(
@@ -93,7 +107,8 @@ class LavaBackend:
         MissingExtraError
             If the interpreter has no lava-nc.
         MembraneOverflowError
-            If a membrane is not proven to stay below 2^53.
+            In floating point, if a membrane is not proven to stay below 2^53. In fixed point, if one leaves its 24 bits; every
+            step is checked.
         BackendTimeoutError
             If the run took longer than the time limit. All of it was ended.
         BackendError
@@ -107,19 +122,21 @@ class LavaBackend:
         """As ``run``, for several runs in one worker, which starts only once (about a second)."""
         version = lava_version(self.python)
         values = [prepare(self, run.graph, run.inputs, run.steps, run.record, run.input) for run in runs]
-        for run in runs:
-            _check_exact(run.graph, run.steps)
+        layouts = [fixed_layout(run.graph)[0] if self.model == "fixed_pt" else None for run in runs]
+        for run, layout in zip(runs, layouts, strict=True):
+            if layout is None:
+                _check_exact(run.graph, run.steps)
         jobs = (
-            describe(run.graph, value, run.steps, frozenset(run.record), run.input)
-            for run, value in zip(runs, values, strict=True)
+            describe(run.graph, value, run.steps, frozenset(run.record), run.input, layout)
+            for run, value, layout in zip(runs, values, layouts, strict=True)
         )
         outcomes = self.execute(jobs)
-        return [_result(version, *parts) for parts in zip(runs, values, outcomes, strict=True)]
+        return [self._result(version, *parts) for parts in zip(runs, values, layouts, outcomes, strict=True)]
 
     def execute(self, jobs: Iterable[Job]) -> list[dict[str, NDArray[Any]]]:
         """Run jobs in one worker and give back its arrays, with ``build_seconds`` and ``run_seconds`` added."""
         started = time.monotonic()
-        with Session(self.python) as session:
+        with Session(self.name, self.python) as session:
             folders = []
             for number, job in enumerate(jobs):
                 folders.append(session.folder / str(number))
@@ -131,6 +148,61 @@ class LavaBackend:
             outcome["run_seconds"] = outcome["ran"] - outcome["built"]
             started = float(outcome["ran"])
         return outcomes
+
+    def _result(
+        self, version: str, run: Run, values: NDArray[np.int64], layout: Layout | None, outcome: Mapping[str, NDArray[Any]]
+    ) -> RunResult:
+        """A RunResult from the arrays of a job; what ran outside Lava is computed here."""
+        graph, images, steps = run.graph, len(values), run.steps
+        source = graph.input
+        inside = run.input == "events"
+        names = [name for name in graph.order if inside or name != source.name]
+        at = {name: f"population/{i}/" for i, name in enumerate(names)}
+        emissions = steps if source.bias_mode == "every_step" else 1
+        spikes, spikes_by_step = {}, {}
+        for name in (source.name, *graph.spiking):
+            if name in at:
+                spikes[name], spikes_by_step[name] = (
+                    SpikeCounts(outcome[f"{at[name]}positive{suffix}"], outcome[f"{at[name]}negative{suffix}"])
+                    for suffix in ("", "_by_step")
+                )
+            else:
+                signs = [values > 0, values < 0]
+                spikes[name] = SpikeCounts(*(sign.astype(np.int64) * emissions for sign in signs))
+                spikes_by_step[name] = SpikeCounts(*(_gated(np.count_nonzero(sign, axis=1), emissions, steps) for sign in signs))
+        events_by_step: dict[Key, NDArray[np.int64]] = {}
+        counting: dict[Key, Counting] = {}
+        measured = 0
+        for projection in graph.projections:
+            key = projection.key
+            if inside or projection.pre != source.name:
+                counting[key], events_by_step[key] = "measured", outcome[f"projection/{measured}/events_by_step"]
+                _check_counter(key, events_by_step[key], int(outcome[f"projection/{measured}/events"][0]))
+                measured += 1
+            else:
+                nnz = np.full(images, projection.connection.nnz)
+                counting[key], events_by_step[key] = "computed", _gated(nnz, emissions, steps)
+        readout = outcome[f"{at[graph.readout.name]}readout"]
+        if layout is not None:
+            readout = readout >> layout.shifts[graph.readout.name]
+        neuron_updates, bias_additions = updates(graph, images, steps)
+        return RunResult(
+            backend=self.name,
+            version=version,
+            dtype=CURRENT[self.model].name,
+            steps=steps,
+            readout=readout,
+            spikes=spikes,
+            spikes_by_step=spikes_by_step,
+            events={key: counts.sum(axis=1) for key, counts in events_by_step.items()},
+            events_by_step=events_by_step,
+            counting=counting,
+            neuron_updates=neuron_updates,
+            bias_additions=bias_additions,
+            messages={name: counts.events.sum(axis=1) for name, counts in spikes.items()},
+            rasters={name: outcome[f"{at[name]}raster"] for name in run.record},
+            wall_seconds={"build": float(outcome["build_seconds"]), "run": float(outcome["run_seconds"])},
+        )
 
 
 def _write(job: Job, folder: Path) -> None:
@@ -153,57 +225,6 @@ def _check_exact(graph: SpikingGraph, steps: int) -> None:
                 f"backend 'lava': the membrane of population {name!r} can reach {reach} in {steps} steps, and float64 is exact "
                 f"below 2^53 = {EXACT}; use fewer steps, or weights of fewer bits"
             )
-
-
-def _result(version: str, run: Run, values: NDArray[np.int64], outcome: Mapping[str, NDArray[Any]]) -> RunResult:
-    """A RunResult from the arrays of a job; what ran outside Lava is computed here."""
-    graph, images, steps = run.graph, len(values), run.steps
-    source = graph.input
-    inside = run.input == "events"
-    names = [name for name in graph.order if inside or name != source.name]
-    at = {name: f"population/{i}/" for i, name in enumerate(names)}
-    emissions = steps if source.bias_mode == "every_step" else 1
-    spikes, spikes_by_step = {}, {}
-    for name in (source.name, *graph.spiking):
-        if name in at:
-            spikes[name], spikes_by_step[name] = (
-                SpikeCounts(outcome[f"{at[name]}positive{suffix}"], outcome[f"{at[name]}negative{suffix}"])
-                for suffix in ("", "_by_step")
-            )
-        else:
-            signs = [values > 0, values < 0]
-            spikes[name] = SpikeCounts(*(sign.astype(np.int64) * emissions for sign in signs))
-            spikes_by_step[name] = SpikeCounts(*(_gated(np.count_nonzero(sign, axis=1), emissions, steps) for sign in signs))
-    events_by_step: dict[Key, NDArray[np.int64]] = {}
-    counting: dict[Key, Counting] = {}
-    measured = 0
-    for projection in graph.projections:
-        key = projection.key
-        if inside or projection.pre != source.name:
-            counting[key], events_by_step[key] = "measured", outcome[f"projection/{measured}/events_by_step"]
-            _check_counter(key, events_by_step[key], int(outcome[f"projection/{measured}/events"][0]))
-            measured += 1
-        else:
-            nnz = np.full(images, projection.connection.nnz)
-            counting[key], events_by_step[key] = "computed", _gated(nnz, emissions, steps)
-    neuron_updates, bias_additions = updates(graph, images, steps)
-    return RunResult(
-        backend=LavaBackend.name,
-        version=version,
-        dtype=CURRENT.name,
-        steps=steps,
-        readout=outcome[f"{at[graph.readout.name]}readout"],
-        spikes=spikes,
-        spikes_by_step=spikes_by_step,
-        events={key: counts.sum(axis=1) for key, counts in events_by_step.items()},
-        events_by_step=events_by_step,
-        counting=counting,
-        neuron_updates=neuron_updates,
-        bias_additions=bias_additions,
-        messages={name: counts.events.sum(axis=1) for name, counts in spikes.items()},
-        rasters={name: outcome[f"{at[name]}raster"] for name in run.record},
-        wall_seconds={"build": float(outcome["build_seconds"]), "run": float(outcome["run_seconds"])},
-    )
 
 
 def _gated(counts: NDArray[Any], emissions: int, steps: int) -> NDArray[np.int64]:

@@ -15,10 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sparsespike.common.errors import MembraneOverflowError
+
 FAILURE_FILE = "failure.json"
 
 
-def report(where: str, what: str, details: str) -> None:
+def report(where: str, what: str, details: str, *, overflow: bool = False) -> None:
     """Write the failure file, whole or not at all; a later failure follows from the first and is dropped.
 
     Parameters
@@ -29,10 +31,12 @@ def report(where: str, what: str, details: str) -> None:
         One line.
     details : str
         The traceback, or nothing.
+    overflow : bool
+        Whether a number left its range: then ``what`` says it all.
     """
     handle, name = tempfile.mkstemp(dir=".")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump({"where": where, "what": what, "details": details}, file)
+        json.dump({"where": where, "what": what, "details": details, "overflow": overflow}, file)
     try:
         os.link(name, FAILURE_FILE)
     except FileExistsError:
@@ -43,6 +47,9 @@ def report(where: str, what: str, details: str) -> None:
 
 def report_exception(where: str, error: BaseException) -> None:
     """Write the failure file for an exception that was just caught."""
+    if isinstance(error, MembraneOverflowError):
+        report(where, str(error), "", overflow=True)
+        return
     # Lava hands on an exception from the building of a process model without its traceback, which it puts into `trace`.
     report(where, f"{type(error).__name__}: {error}", getattr(error, "trace", traceback.format_exc()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -31,28 +32,29 @@ def _gather(
     return total
 
 
-# Compiled when this module is imported: before Lava forks, so that every process has the machine code. Unsigned indices spare
-# the test for a negative one at every synapse.
-gather: Callable[..., int] = njit("int64(int64[::1], uint32[::1], float64[::1], int32[:, ::1], float64[:, ::1], int64[:])")(
-    _gather
-)
-"""Gather the rows of the neurons that emit, add them to the currents, and count every weight that was added.
+@functools.cache
+def compile_gather(number: str) -> Callable[..., int]:
+    """The function ``gather`` for currents and weights of a type, ``float64`` or ``int64``.
 
-Parameters
-----------
-pointers : int64 array, shape (n_pre + 1,)
-indices : uint32 array, shape (nnz,)
-values : float64 array, shape (nnz,)
-    Weights by row (presynaptic neuron).
-emitted : int32 array, shape (rows, n_pre)
-    Spikes (+1, 0, -1), payloads or input values of one step.
-current : float64 array, shape (>= rows, n_post)
-    Added to, in place.
-events : int64 array, shape (rows,)
-    Added to, in place: synaptic events of each image.
+    To be called before Lava forks, so that every process has the machine code. ``gather(pointers, indices, values, emitted,
+    current, events)`` gathers the rows of the neurons that emit, adds them to the currents, and counts every weight that it adds.
+    Its arguments are:
 
-Returns
--------
-int
-    Synaptic events of all images.
-"""
+    pointers : int64 array, shape (n_pre + 1,)
+    indices : uint32 array, shape (nnz,)
+        Unsigned, which spares the test for a negative one at every synapse.
+    values : array of the type, shape (nnz,)
+        Weights by row (presynaptic neuron).
+    emitted : int32 array, shape (rows, n_pre)
+        Spikes (+1, 0, -1), payloads or input values of one step.
+    current : array of the type, shape (>= rows, n_post)
+        Added to, in place.
+    events : int64 array, shape (rows,)
+        Added to, in place: synaptic events of each image.
+
+    It returns the synaptic events of all images.
+    """
+    compiled: Callable[..., int] = njit(
+        f"int64(int64[::1], uint32[::1], {number}[::1], int32[:, ::1], {number}[:, ::1], int64[:])"
+    )(_gather)
+    return compiled

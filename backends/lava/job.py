@@ -7,13 +7,14 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsespike.backends.base import InputMode
 from sparsespike.backends.lava.clock import first_step, message_delay
+from sparsespike.backends.lava.fixed import Layout, check_injected, words
 from sparsespike.common.errors import BackendError
 from sparsespike.export.connections import Connection
 from sparsespike.export.graph import Population, SpikingGraph
@@ -23,7 +24,12 @@ CHANNEL_SLOTS = 2
 CHANNEL_BYTES = 2**25
 """Shared memory for all channels of a run: beyond it images are run in several blocks, one after the other."""
 EMITTED = np.dtype(np.int32)
-CURRENT = np.dtype(np.float64)
+Model = Literal["floating_pt", "fixed_pt"]
+"""Lava's tags for models that compute in float64 and in the words of Loihi."""
+CURRENT: Mapping[str, np.dtype[Any]] = {"floating_pt": np.dtype(np.float64), "fixed_pt": np.dtype(np.int32)}
+"""Number type of currents and membranes."""
+SYNAPTIC: Mapping[str, np.dtype[Any]] = {"floating_pt": np.dtype(np.float64), "fixed_pt": np.dtype(np.int64)}
+"""Number type in which synapses sum up: in fixed point wider than a word, so that a sum out of range is seen."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,8 @@ class ProjectionJob:
     pre: int
     post: int
     delay: int
+    exponent: int
+    """In fixed point: of all weights; 0 in floating point."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +65,7 @@ class Job:
 
     Attributes
     ----------
+    model : {"floating_pt", "fixed_pt"}
     steps, images, block : int
         Local steps, images, and how many images run side by side.
     populations, projections : tuple
@@ -67,6 +76,7 @@ class Job:
         population is of kind ``aec``. Row 0 belongs to the primary spike, row 1 to the compensation.
     """
 
+    model: Model
     steps: int
     images: int
     block: int
@@ -77,6 +87,7 @@ class Job:
     def write(self, folder: Path) -> None:
         """Write ``job.json`` and ``job.npz``."""
         fields = {
+            "model": self.model,
             "steps": self.steps,
             "images": self.images,
             "block": self.block,
@@ -101,12 +112,20 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
         return {name: archive[name] for name in archive.files}
 
 
-def describe(graph: SpikingGraph, values: NDArray[np.int64], steps: int, record: frozenset[str], input: InputMode) -> Job:
-    """The job that runs ``values``, shape (B, N), through a graph.
+def describe(
+    graph: SpikingGraph,
+    values: NDArray[np.int64],
+    steps: int,
+    record: frozenset[str],
+    input: InputMode,
+    layout: Layout | None = None,
+) -> Job:
+    """The job that runs ``values``, shape (B, N), through a graph: in fixed point if a layout is given.
 
     With ``input="current"`` the input population and its projections stay outside: what they would send in one step is computed
     here and added to the membranes like a bias.
     """
+    model: Model = "floating_pt" if layout is None else "fixed_pt"
     source = graph.input.name
     names = [name for name in graph.order if input == "events" or name != source]
     position = {name: i for i, name in enumerate(names)}
@@ -132,28 +151,38 @@ def describe(graph: SpikingGraph, values: NDArray[np.int64], steps: int, record:
             continue
         for field in ("threshold", "threshold_neg", "v_init", "bias"):
             if getattr(population, field) is not None:
-                arrays[f"population/{i}/{field}"] = getattr(population, field).astype(CURRENT)
+                arrays[f"population/{i}/{field}"] = _membranes(getattr(population, field), name, layout)
         if population.kind == "aec":
-            arrays[f"population/{i}/thresholds"] = _of_both_spikes(population, "threshold").astype(CURRENT)
+            arrays[f"population/{i}/thresholds"] = _membranes(_of_both_spikes(population, "threshold"), name, layout)
     for projection in graph.projections:
         if projection.pre in position:
             label = f"projection/{len(projections)}"
-            arrays |= synapse_arrays(label, projection.connection)
+            arrays |= synapse_arrays(label, projection.connection if layout is None else layout.mantissas(graph, projection.key))
+            arrays[f"{label}/values"] = arrays[f"{label}/values"].astype(SYNAPTIC[model])
             if graph.population(projection.pre).kind == "aec":
                 arrays[f"{label}/payloads"] = _of_both_spikes(graph.population(projection.pre), "payload").astype(EMITTED)
+            exponent = 0 if layout is None else layout.exponents[projection.key]
             ends = position[projection.pre], position[projection.post]
-            projections.append(ProjectionJob(*ends, delay=message_delay(graph, *projection.key)))
+            projections.append(ProjectionJob(*ends, delay=message_delay(graph, *projection.key), exponent=exponent))
         else:
-            injected = values @ projection.connection.to_csr().to_scipy()
-            arrays[f"population/{position[projection.post]}/injected"] = np.asarray(injected, CURRENT)
+            injected = np.asarray(values @ projection.connection.to_csr().to_scipy(), np.int64)
+            if layout is not None:
+                check_injected(graph, projection.post, injected, layout)
+            arrays[f"population/{position[projection.post]}/injected"] = _membranes(injected, projection.post, layout)
     return Job(
+        model=model,
         steps=steps,
         images=len(values),
-        block=block_size(len(values), populations, projections),
+        block=block_size(len(values), populations, projections, CURRENT[model].itemsize),
         populations=tuple(populations),
         projections=tuple(projections),
         arrays=arrays,
     )
+
+
+def _membranes(values: NDArray[np.int64], name: str, layout: Layout | None) -> NDArray[Any]:
+    """Values in the unit and the number type of a population's membranes."""
+    return values.astype(CURRENT["floating_pt"]) if layout is None else words(values, layout.shifts[name])
 
 
 def _of_both_spikes(population: Population, field: str) -> NDArray[np.int64]:
@@ -162,17 +191,19 @@ def _of_both_spikes(population: Population, field: str) -> NDArray[np.int64]:
 
 
 def synapse_arrays(label: str, connection: Connection) -> dict[str, NDArray[Any]]:
-    """The three CSR arrays of a connection, as the worker gathers them, by their names in a job."""
+    """The three CSR arrays of a connection, by their names in a job."""
     csr = connection.to_csr()
     return {
         f"{label}/pointers": csr.pointers,
         f"{label}/indices": csr.indices.astype(np.uint32),
-        f"{label}/values": csr.values.astype(CURRENT),
+        f"{label}/values": csr.values,
     }
 
 
-def block_size(images: int, populations: list[PopulationJob], projections: list[ProjectionJob]) -> int:
+def block_size(images: int, populations: list[PopulationJob], projections: list[ProjectionJob], current_bytes: int) -> int:
     """How many images to run side by side: as many as the shared memory for messages allows, in blocks of one size.
+
+    A message from a population takes ``EMITTED`` bytes a neuron, one to it ``current_bytes``.
 
     Raises
     ------
@@ -180,7 +211,7 @@ def block_size(images: int, populations: list[PopulationJob], projections: list[
         If ``/dev/shm`` is too small for one image. (Lava would be killed by a bus error.)
     """
     per_image = CHANNEL_SLOTS * sum(
-        EMITTED.itemsize * populations[p.pre].size + CURRENT.itemsize * populations[p.post].size for p in projections
+        EMITTED.itemsize * populations[p.pre].size + current_bytes * populations[p.post].size for p in projections
     )
     free = shutil.disk_usage("/dev/shm").free
     if per_image > free // 2:

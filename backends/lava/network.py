@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from sparsespike.backends.lava.clock import Clock
 from sparsespike.backends.lava.failure import report
-from sparsespike.backends.lava.job import CHANNEL_SLOTS, Job, PopulationJob
-from sparsespike.backends.lava.processes.populations import MODELS, Population
-from sparsespike.backends.lava.processes.synapses import Synapses, SynapsesModel
+from sparsespike.backends.lava.gather import compile_gather
+from sparsespike.backends.lava.job import CHANNEL_SLOTS, SYNAPTIC, Job, PopulationJob
+from sparsespike.backends.lava.processes import synapses
+from sparsespike.backends.lava.processes.models import MODELS, PROCESSES
+from sparsespike.backends.lava.processes.populations import Population
 
 
 def run_job(job: Job) -> dict[str, NDArray[Any]]:
@@ -39,9 +41,10 @@ def run_job(job: Job) -> dict[str, NDArray[Any]]:
     projections = _projections(job, results, populations)
     # Naming every model spares Lava the search for them. A network whose input stays outside may fall into several parts, each
     # with a runtime of its own.
-    models = {process: MODELS[process.population.kind][1] for process in populations}
-    models |= dict.fromkeys(projections, SynapsesModel)
-    configuration = Loihi2SimCfg(select_tag="floating_pt", exception_proc_model_map=models)
+    models = {process: MODELS[job.model][process.population.kind] for process in populations}
+    models |= dict.fromkeys(projections, synapses.MODELS[job.model])
+    configuration = Loihi2SimCfg(select_tag=job.model, exception_proc_model_map=models)
+    compile_gather(SYNAPTIC[job.model].name)
     roots = []
     for process in models:
         if process.runtime is None:
@@ -52,8 +55,8 @@ def run_job(job: Job) -> dict[str, NDArray[Any]]:
         for root in roots:
             root.run(RunSteps(num_steps=max(process.clock.last for process in populations)))
         results["ran"] = np.array(time.monotonic())
-        for k, synapses in enumerate(projections):
-            results[f"projection/{k}/events"] = synapses.events.get().astype(np.int64)
+        for k, projection in enumerate(projections):
+            results[f"projection/{k}/events"] = projection.events.get().astype(np.int64)
     for root in roots:
         root.stop()
     return results
@@ -62,32 +65,34 @@ def run_job(job: Job) -> dict[str, NDArray[Any]]:
 def _populations(job: Job, results: dict[str, NDArray[Any]]) -> list[Population]:
     processes = []
     for i, population in enumerate(job.populations):
-        make, _ = MODELS[population.kind]
         clock = Clock(job.steps, job.images, job.block, population.start)
         prefix = f"population/{i}/"
         processes.append(
-            make(population=population, clock=clock, arrays=_part(job.arrays, prefix), record=_part(results, prefix))
+            PROCESSES[population.kind](
+                population=population, clock=clock, arrays=_part(job.arrays, prefix), record=_part(results, prefix)
+            )
         )
     return processes
 
 
-def _projections(job: Job, results: dict[str, NDArray[Any]], populations: list[Population]) -> list[Synapses]:
+def _projections(job: Job, results: dict[str, NDArray[Any]], populations: list[Population]) -> list[synapses.Synapses]:
     """The synapses, connected to their populations."""
     processes = []
     for k, projection in enumerate(job.projections):
         pre, post = populations[projection.pre], populations[projection.post]
         prefix = f"projection/{k}/"
-        synapses = Synapses(
+        process = synapses.Synapses(
             label=f"projection {pre.population.name!r} -> {post.population.name!r}",
             clock=pre.clock,
             shape=(pre.population.size, post.population.size),
             delay=projection.delay,
+            exponent=projection.exponent,
             **_part(job.arrays, prefix),
             **_part(results, prefix),
         )
-        pre.s_out.connect(synapses.s_in)
-        synapses.a_out.connect(post.a_in)
-        processes.append(synapses)
+        pre.s_out.connect(process.s_in)
+        process.a_out.connect(post.a_in)
+        processes.append(process)
     return processes
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from sparsespike.backends.lava import supervisor
 from sparsespike.backends.lava.failure import FAILURE_FILE
 from sparsespike.backends.lava.worker import PREFIX_VARIABLE
-from sparsespike.common.errors import BackendError, BackendTimeoutError
+from sparsespike.common.errors import BackendError, BackendTimeoutError, MembraneOverflowError
 
 _LOG_TAIL = 4000
 # One thread each: Lava's processes are the parallelism. Warnings of Lava's own code are not the caller's, who may have made
@@ -28,11 +28,14 @@ class Session:
 
     Parameters
     ----------
+    name : str
+        Name of the backend, for messages.
     python : str
         Interpreter for supervisor and worker.
     """
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, name: str, python: str) -> None:
+        self._name = name
         self._python = python
         self._prefix = f"psm_{secrets.token_hex(8)}_"
         command = [python, "-I", "-S", supervisor.__file__, str(os.getpid())]
@@ -76,6 +79,8 @@ class Session:
         ------
         BackendError
             If something failed in the worker, or it was ended.
+        MembraneOverflowError
+            If a fixed-point word left its range.
         BackendTimeoutError
             If it was ended for taking longer than ``time_limit`` seconds.
         """
@@ -92,20 +97,24 @@ class Session:
         outcome = self._receive()
         if outcome["end"] == "timeout":
             raise BackendTimeoutError(
-                f"backend 'lava': the run took longer than its time limit of {time_limit:g} s and was ended, with all its "
-                "processes; run fewer images or steps at once, or allow more: LavaBackend(time_limit=seconds)"
+                f"backend {self._name!r}: the run took longer than its time limit of {time_limit:g} s and was ended, with all "
+                "its processes; run fewer images or steps at once, or allow more: LavaBackend(time_limit=seconds)"
             )
         if outcome["end"] == "signalled":
             raise BackendError(
-                "backend 'lava': the run's supervisor was told to end (SIGTERM, SIGINT or SIGHUP) and ended the run"
+                f"backend {self._name!r}: the run's supervisor was told to end (SIGTERM, SIGINT or SIGHUP) and ended the run"
             )
         failure = self.folder / FAILURE_FILE
         if failure.exists():
             report = json.loads(failure.read_text(encoding="utf-8"))
-            raise BackendError(f"backend 'lava': {report['where']} failed: {report['what']}\n{report['details']}".rstrip())
+            if report["overflow"]:
+                raise MembraneOverflowError(f"backend {self._name!r}: {report['what']}")
+            raise BackendError(
+                f"backend {self._name!r}: {report['where']} failed: {report['what']}\n{report['details']}".rstrip()
+            )
         if outcome["code"] != 0:
             raise BackendError(
-                f"backend 'lava': the worker ended with exit code {outcome['code']} (-9 is often: out of memory); "
+                f"backend {self._name!r}: the worker ended with exit code {outcome['code']} (-9 is often: out of memory); "
                 f"the end of its output:\n{self._log_tail()}"
             )
 
@@ -118,7 +127,8 @@ class Session:
         line = self._process.stdout.readline()
         if not line:
             raise BackendError(
-                f"backend 'lava': the run's supervisor ended with exit code {self._process.wait()}; the run was lost with it"
+                f"backend {self._name!r}: the run's supervisor ended with exit code {self._process.wait()}; the run was lost "
+                "with it"
             )
         message: dict[str, Any] = json.loads(line)
         return message

@@ -253,7 +253,7 @@ def test_a_shared_memory_too_small_for_one_image_is_refused():
         job.PopulationJob("b", "if", 1, 1, True, False, False, True),
     ]
     with pytest.raises(BackendError, match="one image needs 8388608 MiB of shared memory"):
-        job.block_size(1, populations, [job.ProjectionJob(0, 1, 1)])
+        job.block_size(1, populations, [job.ProjectionJob(0, 1, 1, 0)], current_bytes=8)
 
 
 @given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.integers(0, 4))

@@ -16,9 +16,10 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from numpy.typing import NDArray
 
-from sparsespike.backends.lava.clock import Clock
+from sparsespike.backends.lava.clock import Clock, Window
 from sparsespike.backends.lava.failure import guarded
-from sparsespike.backends.lava.gather import gather
+from sparsespike.backends.lava.fixed import ALIGNMENT, WORD_LIMIT, check_words
+from sparsespike.backends.lava.gather import compile_gather
 
 
 class Synapses(AbstractProcess):  # type: ignore[misc]  # Lava is not typed
@@ -38,7 +39,10 @@ class Synapses(AbstractProcess):  # type: ignore[misc]  # Lava is not typed
         At least 1.
     pointers : int64 array, shape (n_pre + 1,)
     indices : uint32 array, shape (nnz,)
-    values : float64 array, shape (nnz,)
+    values : float64 or int64 array, shape (nnz,)
+        Weights; in fixed point their mantissas.
+    exponent : int
+        In fixed point: what mantissas are shifted by.
     payloads : int32 array, shape (2, slots), optional
         If the presynaptic population is of kind ``aec``: what its primary and its compensation spike carry.
     events_by_step : shared int64 array, shape (images, steps)
@@ -57,14 +61,8 @@ class Synapses(AbstractProcess):  # type: ignore[misc]  # Lava is not typed
         self.events = Var(shape=(1,), init=0)
 
 
-@implements(proc=Synapses, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("floating_pt")
-class SynapsesModel(PyLoihiProcessModel):  # type: ignore[misc]  # Lava is not typed
-    """Model of ``Synapses``."""
-
+class _SynapsesModel(PyLoihiProcessModel):  # type: ignore[misc]  # Lava is not typed
     s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
-    a_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.float64)
     events: NDArray[np.int64] = LavaPyType(np.ndarray, np.int64)
 
     def __init__(self, parameters: Any) -> None:
@@ -72,25 +70,71 @@ class SynapsesModel(PyLoihiProcessModel):  # type: ignore[misc]  # Lava is not t
         self.label: str = parameters["label"]
         self.clock: Clock = parameters["clock"]
         self.synapses = parameters["pointers"], parameters["indices"], parameters["values"]
+        self.gather = compile_gather(parameters["values"].dtype.name)
+        self.exponent: int = parameters["exponent"]
         self.payloads: NDArray[np.int32] | None = parameters.get("payloads")
         self.events_by_step: NDArray[np.int64] = parameters["events_by_step"]
         # A ring of currents under way: what is gathered now leaves `delay` steps later.
-        self.ring = np.zeros((parameters["delay"], self.clock.block, parameters["shape"][1]), np.float64)
+        self.ring = np.zeros((parameters["delay"], self.clock.block, parameters["shape"][1]), parameters["values"].dtype)
 
     @guarded
     def run_spk(self) -> None:
         current = self.ring[self.time_step % len(self.ring)]
-        self.a_out.send(current)  # copies it
+        self.deliver(current)
         emitted = self.s_in.recv()
         current[:] = 0
         window = self.clock.window(self.time_step)
         if window is not None:
             counts = self.events_by_step[window.images, window.step]
             for values in self.graded(emitted[: window.rows], window.step):
-                self.events += gather(*self.synapses, values, current, counts)
+                self.events += self.gather(*self.synapses, values, current, counts)
+            self.check(current[: window.rows], window)
+
+    def check(self, current: NDArray[Any], window: Window) -> None:
+        """Refuse currents of shape (rows, n_post) that are out of range."""
+        raise NotImplementedError
+
+    def deliver(self, current: NDArray[Any]) -> None:
+        """Send a current, shape (block, n_post), as a copy."""
+        raise NotImplementedError
 
     def graded(self, emitted: NDArray[np.int32], step: int) -> list[NDArray[np.int32]]:
         """What the weights are multiplied by, once for each spike that a neuron can send in one step."""
         if self.payloads is None:
             return [emitted]
         return [(emitted >> bit & 1) * payload for bit, payload in enumerate(self.payloads[:, step])]
+
+
+@implements(proc=Synapses, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("floating_pt")
+class FloatingSynapses(_SynapsesModel):
+    """Synapses in floating point."""
+
+    a_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.float64)
+
+    def check(self, current: NDArray[np.float64], window: Window) -> None:
+        pass
+
+    def deliver(self, current: NDArray[np.float64]) -> None:
+        self.a_out.send(current)
+
+
+@implements(proc=Synapses, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class FixedSynapses(_SynapsesModel):
+    """Synapses in fixed point: mantissas are summed up, and the sum is shifted."""
+
+    a_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
+
+    def check(self, current: NDArray[np.int64], window: Window) -> None:
+        limit = WORD_LIMIT >> ALIGNMENT + self.exponent
+        check_words(current, limit, where=self.label, what="current", first_image=window.first, step=window.step)
+
+    def deliver(self, current: NDArray[np.int64]) -> None:
+        self.a_out.send((current << self.exponent).astype(np.int32))
+
+
+MODELS: dict[str, type[_SynapsesModel]] = {"floating_pt": FloatingSynapses, "fixed_pt": FixedSynapses}
+"""Process model of synapses, by the numbers it computes with."""

@@ -1,0 +1,168 @@
+"""What each kind of population does in a step, in whatever numbers its model computes with.
+
+What a run is asked for is written into shared arrays here: Lava would ship it one number a message.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from lava.magma.core.model.py.model import PyLoihiProcessModel
+from numpy.typing import NDArray
+
+from sparsespike.backends.lava.clock import Clock, Window
+from sparsespike.backends.lava.failure import guarded
+from sparsespike.backends.lava.job import PopulationJob
+
+
+class PopulationModel(PyLoihiProcessModel):  # type: ignore[misc]  # Lava is not typed
+    """Calls ``advance`` once a global step, with the local window or None."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters)
+        self.population: PopulationJob = parameters["population"]
+        self.label = f"population {self.population.name!r}"
+        self.clock: Clock = parameters["clock"]
+        self.arrays: dict[str, NDArray[Any]] = parameters["arrays"]
+        self.record: dict[str, NDArray[Any]] = parameters["record"]
+        self.silence = np.zeros((self.clock.block, self.population.size), np.int32)
+
+    @guarded
+    def run_spk(self) -> None:
+        self.advance(self.clock.window(self.time_step))
+
+    def advance(self, window: Window | None) -> None:
+        raise NotImplementedError
+
+    def emit(self, window: Window, positive: NDArray[Any], negative: NDArray[Any], emitted: NDArray[np.int32]) -> None:
+        """Record numbers of spikes and what is emitted, of shape (rows, N), and send it, padded to a full block."""
+        images, step, record = window.images, window.step, self.record
+        for sign, fired in (("positive", positive), ("negative", negative)):
+            record[sign][images] += fired
+            record[f"{sign}_by_step"][images, step] = fired.sum(axis=1)
+        if "raster" in record:
+            record["raster"][images, step] = emitted
+        message = self.silence.copy()
+        message[: window.rows] = emitted
+        self.s_out.send(message)
+
+
+class Emitting(PopulationModel):
+    """Emits the images' values."""
+
+    def advance(self, window: Window | None) -> None:
+        if window is None or (window.step > 0 and not self.population.every_step):
+            self.s_out.send(self.silence)
+            return
+        values = self.arrays["values"][window.images]
+        self.emit(window, values > 0, values < 0, values)
+
+
+class Integrating(PopulationModel):
+    """Receives currents and integrates them."""
+
+    def integrate(self, window: Window | None) -> NDArray[Any]:
+        """Membranes of the window's images after current and bias were added: a view, shape (rows, N)."""
+        current = self.receive(window)
+        v: NDArray[Any] = self.v[: 0 if window is None else window.rows]
+        if window is None:
+            return v
+        if window.step == 0:
+            v[:] = self.arrays["v_init"]
+        v += current[: window.rows]
+        self.add_bias(v, window)
+        return v
+
+    def add_bias(self, v: NDArray[Any], window: Window) -> None:
+        """Add the bias and what is injected like one to membranes, in place, and check them."""
+        first = window.step == 0
+        if first or self.population.every_step:
+            v += self.arrays["bias"]
+        if "injected" in self.arrays and (first or self.population.injected_every_step):
+            v += self.arrays["injected"][window.images]
+        self.check("membrane", v, window)
+
+    def receive(self, window: Window | None) -> NDArray[Any]:
+        """What arrives in this step, in the unit of the membrane: shape (block, N)."""
+        raise NotImplementedError
+
+    def check(self, what: str, values: NDArray[Any], window: Window) -> None:
+        """Refuse values of shape (rows, N) that are out of range."""
+        raise NotImplementedError
+
+
+class Reading(Integrating):
+    """Keeps its membrane, and never fires."""
+
+    def advance(self, window: Window | None) -> None:
+        v = self.integrate(window)
+        if window is not None:
+            self.record["readout"][window.images, window.step] = v
+
+
+class Firing(Integrating):
+    """Fires, and sends its spikes."""
+
+    def advance(self, window: Window | None) -> None:
+        v = self.integrate(window)
+        if window is None:
+            self.s_out.send(self.silence)
+            return
+        positive, negative = self.fire(v, window)
+        self.emit(window, positive, negative, positive.astype(np.int32) - negative)
+
+    def fire(self, v: NDArray[Any], window: Window) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which neurons spike +1 and which -1; membranes are reset in place."""
+        positive = v >= self.arrays["threshold"]
+        if self.population.to_zero:
+            v[positive] = 0
+        else:
+            v -= positive * self.arrays["threshold"]
+        return positive, np.zeros_like(positive)
+
+
+class SignedFiring(Firing):
+    """As ``Firing``, and takes spikes back."""
+
+    def fire(self, v: NDArray[Any], window: Window) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        net_count = self.record["positive"][window.images] - self.record["negative"][window.images]
+        negative = (v <= -self.arrays["threshold_neg"]) & (net_count > 0)
+        positive, _ = super().fire(v, window)
+        v += negative * self.arrays["threshold_neg"]
+        return positive, negative
+
+
+class Encoding(Integrating):
+    """Decodes in one window and encodes in the next."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters)
+        self.fired = np.zeros(self.silence.shape, np.int32)
+
+    def advance(self, window: Window | None) -> None:
+        # What arrives now belongs to the images whose encode window begins within the next `steps` steps, at the latest now.
+        decoding = self.clock.window(self.time_step + self.clock.steps - 1)
+        current = self.receive(decoding)
+        if decoding is not None:
+            u = self.u[: decoding.rows]
+            u += current[: decoding.rows]
+            self.check("sum of the decode window", u, decoding)
+        if window is None:
+            self.s_out.send(self.silence)
+            return
+        v, fired = self.v[: window.rows], self.fired[: window.rows]
+        if window.step == 0:
+            v[:] = self.u[: window.rows]
+            v += self.arrays["v_init"]
+            self.add_bias(v, window)
+            self.u[:] = 0
+            fired[:] = 0
+        primary, compensation = self.arrays["thresholds"][:, window.step]
+        first = (fired == 0) & (v >= primary)
+        v -= first * primary
+        fired |= first
+        second = (fired == 1) & (v >= compensation)
+        v -= second * compensation
+        fired |= second * np.int32(2)
+        self.emit(window, first.astype(np.int32) + second, self.silence[: window.rows], first + second * np.int32(2))
