@@ -21,9 +21,13 @@ from sparsespike.export.graph import SpikingGraph
 from sparsespike.export.graphfile import load_graph
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from sparsespike.export.build import Conversion
+    from sparsespike.export.calibrate import Calibration
     from sparsespike.export.diagnosis import Diagnosis
 
+KNOWN_METHODS = tuple(dict.fromkeys((*METHODS, "aec")))
 WIDTHS = (24, 16, 8)
 """Bits at which the model is converted, to tell what rounding costs."""
 IMAGES = 500
@@ -35,7 +39,9 @@ def diagnose(
     graph_file: Annotated[
         Path | None, typer.Argument(metavar="[GRAPH]", help="A graph that was converted from it. Default: convert it now.")
     ] = None,
-    method: Annotated[str | None, typer.Option(help="Without GRAPH: qcfs, snm or percentile. Default: qcfs.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Without GRAPH: qcfs, snm, percentile, or aec for a model trained with AEC. Default: qcfs.")
+    ] = None,
     bits: Annotated[int | None, typer.Option(help="Without GRAPH: width of a weight. Default: 16.")] = None,
     percentile: Annotated[float | None, typer.Option(help="Without GRAPH: as in `convert`.")] = None,
     calibration: Annotated[int | None, typer.Option(help="Without GRAPH: as in `convert`.", min=1)] = None,
@@ -69,17 +75,15 @@ def diagnose(
         raise ConfigError("--method, --bits, --percentile and --calibration are for a conversion now: leave them out with GRAPH")
     network, known = load_model(model)
     given = None if graph_file is None else load_graph(graph_file)
+    width = bits or 16
     if given is None:
-        convert = _converter(
-            network, known, data, method or "qcfs", {"percentile": percentile, "calibration_images": calibration}
-        )
-        width = bits or 16
+        recipe = method or "qcfs", {"percentile": percentile, "calibration_images": calibration}
     else:
-        convert = _converter(network, known, data, *_recipe(given, graph_file))
-        width = given.provenance.get("bits", 16)
+        recipe = _recipe(given, graph_file)
+    convert = _converter(network, known, data, *recipe)
     conversions = {each: convert(each) for each in sorted({*WIDTHS, width} if given is None else WIDTHS, reverse=True)}
     graph = conversions[width].graph if given is None else given
-    inputs, labels = images_for(conversions[WIDTHS[0]].graph, data, images)
+    inputs, labels = images_for(conversions[WIDTHS[0]].graph, data or known.get("training", {}).get("data"), images)
     if images is None and len(labels) > IMAGES:
         chosen = np.arange(IMAGES) * len(labels) // IMAGES
         inputs, labels = inputs[chosen], labels[chosen]
@@ -103,30 +107,44 @@ def _recipe(graph: SpikingGraph, path: Path | None) -> tuple[str, dict[str, Any]
     report = graph.provenance.get("conversion")
     settings = report.get("settings") if isinstance(report, dict) else None
     method = graph.provenance.get("method")
-    if method not in METHODS or not isinstance(settings, dict):
+    if method not in KNOWN_METHODS or not isinstance(settings, dict):
         raise GraphError(
-            f"graph file '{path}': found the method {method!r} in its provenance, expected one of {', '.join(METHODS)} and its "
-            "settings; convert the model again with `sparsespike convert`"
+            f"graph file '{path}': found the method {method!r} in its provenance, expected one of {', '.join(KNOWN_METHODS)} and "
+            "its settings; convert the model again with `sparsespike convert`"
         )
     return str(method), settings
 
 
-def _converter(network: Any, known: dict[str, Any], data: str | None, method: str, settings: dict[str, Any]) -> Any:
+def _converter(
+    network: nn.Module, known: dict[str, Any], data: str | None, method: str, settings: dict[str, Any]
+) -> Callable[[int], Conversion]:
     """The conversion at a number of bits, by a method with the settings that its report names."""
-    if method not in METHODS:
-        raise ConfigError(f"--method {method!r}: expected one of {', '.join(METHODS)}")
+    if method not in KNOWN_METHODS:
+        raise ConfigError(f"--method {method!r}: expected one of {', '.join(KNOWN_METHODS)}")
     percentile, count = settings.get("percentile"), settings.get("calibration_images")
-    if method == "qcfs" and (percentile is not None or count is not None):
+    asked = percentile is not None or count is not None
+    if method == "qcfs" and asked:
         raise ConfigError("--percentile and --calibration are for snm and percentile: qcfs takes its thresholds from training")
     images = None
-    if method in PERCENTILES:
-        images = calibration_images(known, data, count or 512, percentile or PERCENTILES[method])
+    if method in PERCENTILES or asked:
+        images = calibration_images(known, data, count or 512, percentile or PERCENTILES.get(method, 100.0))
+    if method == "aec":
+        return _aec(network, known, images, settings)
     further = {name: settings[name] for name in ("granularity", "v_init") if name in settings}
+    return lambda bits: convert_model(network, known, method, bits, images, **further)
 
-    def convert(bits: int) -> Conversion:
-        return convert_model(network, known, method, bits, images, **further)
 
-    return convert
+def _aec(
+    network: nn.Module, known: dict[str, Any], images: Calibration | None, settings: dict[str, Any]
+) -> Callable[[int], Conversion]:
+    from sparsespike.ann.encoding import Encoding
+    from sparsespike.export.aec import convert_aec
+
+    further: dict[str, Any] = {name: settings[name] for name in ("payload_bits", "force_compensation") if name in settings}
+    if images is not None and "T" in settings:
+        further["steps"] = settings["T"]
+    encoding = Encoding.from_dict(known["encoding"])
+    return lambda bits: convert_aec(network, encoding, images, bits, **further)
 
 
 def _write(folder: Path, diagnosis: Diagnosis, document: dict[str, Any]) -> None:
@@ -174,7 +192,8 @@ def _print(diagnosis: Diagnosis, title: str) -> None:
         caption=(
             "own error: against the ANN layer fed what this layer got, % of the ANN's mean; clipping, levels, integers and "
             "unevenness are its parts (they may cancel). dead: active in the ANN, never a spike; saturated: a spike at every "
-            "step of some image; every step: share of all images and neurons; so far: the spikes up to this layer, then the ANN."
+            "step (AEC: both in slot 0) of some image; every step: share of all images and neurons that do so; so far: the "
+            "spikes up to this layer, then the ANN."
         ),
     )
     print_prose(f"\n[bold]{escape(diagnosis.sentence())}[/]")

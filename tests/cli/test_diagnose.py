@@ -15,10 +15,13 @@ import torch
 from sparsespike.ann.checkpoint import load_model, save_model
 from sparsespike.ann.config import TrainConfig
 from sparsespike.ann.data import load
+from sparsespike.ann.encoding import Encoding
 from sparsespike.ann.train import train
 from sparsespike.backends.native import NativeBackend
 from sparsespike.cli.doctor import small_network
 from sparsespike.energy.saturation import saturation
+from sparsespike.export.aec import convert_aec
+from sparsespike.export.calibrate import Calibration
 from sparsespike.export.graph import SpikingGraph
 from sparsespike.export.graphfile import load_graph, save_graph
 
@@ -87,6 +90,23 @@ def test_a_damaged_graph_file(sparsespike: Run, runs: dict[str, Path], tmp_path:
     assert written["stages"][:-1] == same["stages"]
     for name in ("stages", "layers", "activations"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_graph_of_kind_aec(sparsespike: Run, runs: dict[str, Path], tmp_path: Path) -> None:
+    model, known = load_model(runs["relu"])
+    train_split = load("digits", seed=0, validation=0.1).train
+    images = Calibration(train_split.images[np.sort(np.random.default_rng(0).permutation(len(train_split))[:100])], 99.0)
+    encoding = Encoding.from_dict(known["encoding"])
+    graph = convert_aec(model, encoding, images, 16, steps=6, payload_bits=10).graph
+    save_graph(graph, tmp_path / "aec.safetensors")
+    ended = sparsespike("diagnose", runs["relu"], tmp_path / "aec.safetensors", "--images", 50, "--json")
+    assert ended.code == 0, ended.err
+    found = json.loads(ended.out)
+    assert (found["method"], found["steps"], found["graph_stage"]) == ("aec", 7, "SNN, 16 bits")
+    assert found["stages"][2]["stage"] == "ANN, exponential code of 7 slots"
+    refused = sparsespike("diagnose", runs["relu"], "--method", "aec")
+    assert refused.code == 2
+    assert "found ReLU activations, expected steps (T) and a calibration" in refused.err
 
 
 def test_bits_and_steps_are_chosen_and_kept(sparsespike: Run, runs: dict[str, Path], tmp_path: Path) -> None:
@@ -170,7 +190,7 @@ def test_graphs_that_do_not_belong_to_the_model(sparsespike: Run, runs: dict[str
     save_graph(graph, tmp_path / "foreign.safetensors")
     foreign = sparsespike("diagnose", runs["qcfs"], tmp_path / "foreign.safetensors")
     assert foreign.code == 2
-    assert "in its provenance, expected one of qcfs, snm, percentile" in " ".join(foreign.err.split())
+    assert "in its provenance, expected one of qcfs, snm, percentile, aec" in " ".join(foreign.err.split())
     assert sparsespike("convert", runs["qcfs"], "--out", tmp_path / "one.safetensors").code == 0
     whole = load_graph(tmp_path / "one.safetensors")
     save_graph(SpikingGraph(graph.populations, graph.projections, whole.provenance), tmp_path / "other.safetensors")
