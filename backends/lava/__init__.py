@@ -13,8 +13,8 @@ table.
 
 In floating point all numbers are integers in float64, exact below 2^53: a graph that could go beyond is refused. In fixed point
 they are the words of Loihi 2 (``fixed``): a graph that does not fit is refused, and a membrane or current that leaves its word
-ends the run, naming population, image and step. Both give the graph's own results, integer for integer. Lava itself (package ``lava-nc``,
-Python 3.10) is imported in the worker alone; module ``supervisor`` says how the worker is ended.
+ends the run, naming population, image and step. Both give the graph's own results, integer for integer. Lava itself (package
+``lava-nc``, Python 3.10) is imported in the worker alone; module ``supervisor`` says how the worker is ended.
 """
 
 from sparsespike.backends.lava.backend import LavaBackend, Run
