@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -72,6 +73,24 @@ class BulkResult:
         return np.asarray((self.predictions == expected[:, None]).mean(axis=0), np.float64)
 
 
+@runtime_checkable
+class ReducingBackend(Backend, Protocol):
+    """A backend that sums up by itself, where that is faster than making a RunResult first."""
+
+    def run_reduced(
+        self,
+        graph: SpikingGraph,
+        inputs: NDArray[Any],
+        steps: int,
+        *,
+        block: int,
+        input: InputMode,
+        progress: Callable[[int], None] | None,
+    ) -> list[BulkResult]:
+        """Parts of the result, in the order of the images; arguments as for ``run_blocks``."""
+        ...
+
+
 def run_blocks(
     backend: Backend,
     graph: SpikingGraph,
@@ -93,7 +112,7 @@ def run_blocks(
     steps : int
         Local steps T.
     block : int
-        Images in one run; memory follows it.
+        Images in one run; memory follows it. A backend that sums up by itself (native, ``counting="computed"``) has its own.
     input : {"current", "events"}
         As in ``Backend.run``, but the cheaper mode by default.
     progress : callable, optional
@@ -110,12 +129,27 @@ def run_blocks(
         raise BackendError(f"run_blocks: found block = {block}, expected at least 1")
     if len(inputs) == 0:
         raise BackendError("run_blocks: found no images, expected at least one")
+    run = backend.run_reduced if isinstance(backend, ReducingBackend) else partial(run_in_blocks, backend)
+    return _join(run(graph, inputs, steps, block=block, input=input, progress=progress))
+
+
+def run_in_blocks(
+    backend: Backend,
+    graph: SpikingGraph,
+    inputs: NDArray[Any],
+    steps: int,
+    *,
+    block: int,
+    input: InputMode,
+    progress: Callable[[int], None] | None,
+) -> list[BulkResult]:
+    """The blocks of ``run_blocks``, each from one ordinary run."""
     parts = []
     for start in range(0, len(inputs), block):
         parts.append(_reduce(backend.run(graph, inputs[start : start + block], steps, input=input)))
         if progress is not None:
             progress(parts[-1].images)
-    return _join(parts)
+    return parts
 
 
 def _reduce(result: RunResult) -> BulkResult:

@@ -50,7 +50,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for 
 
     Example: sparsespike doctor
     """
-    findings = [_python(), *(_package(module) for module in EXTRAS), *_torch_kernels(), _compiler()]
+    findings = [_python(), *(_package(module) for module in EXTRAS), *_torch_kernels(), _compiler(), _native_kernel()]
     expected: RunResult | None = None
     for name in NAMES:
         with err.status(f"running a small network on {name}"):
@@ -106,6 +106,16 @@ def _compiler() -> Finding:
     if path:
         return Finding("C++ compiler", True, path)
     return Finding("C++ compiler", False, "none", "needed by backend brian2-cpp only; Debian, Ubuntu: apt install g++")
+
+
+def _native_kernel() -> Finding:
+    from sparsespike.backends.native.library import available  # numba comes with it, and takes long to import
+
+    library, what = available()
+    if library is not None:
+        return Finding("native kernel", True, what)
+    advice = "numba is used, slower for whole test sets; install a C compiler and reinstall sparsespike"
+    return Finding("native kernel", True, f"numba; the compiled kernel: {what}", advice)
 
 
 def _backend(name: str, expected: RunResult | None) -> tuple[Finding, RunResult | None]:

@@ -6,15 +6,20 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from importlib.metadata import version
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsespike.backends.base import Counting, InputMode, RunResult, SpikeCounts, prepare, updates
+from sparsespike.backends.bulk import BulkResult, run_in_blocks
 from sparsespike.backends.native.arrays import Outputs, make_scratch
+from sparsespike.backends.native.blocks import Course
+from sparsespike.backends.native.collect import VERSION, run_reduced, run_whole
 from sparsespike.backends.native.kernel import simulate
+from sparsespike.backends.native.lanes import can_lower, lower_lanes, memory
+from sparsespike.backends.native.library import LANES, available, load
 from sparsespike.backends.native.plan import Plan, lower
 from sparsespike.common.errors import BackendError, MembraneOverflowError
 from sparsespike.export.bounds import bounds
@@ -24,29 +29,50 @@ MEMBRANE_LIMIT = 2**62
 """Where int64 is not proven wide enough, membranes are held below this, at each step."""
 CURRENT_LIMIT = 2**61
 """Currents are always below this: with a bias below 2^53, a membrane that held the limit cannot wrap in the next step."""
+_T = TypeVar("_T")
 _CHUNK = 32  # images that a thread takes at a time
 
 
 class NativeBackend:
-    """Event-driven simulation, compiled with numba; membranes are exact, in int64.
+    """Exact simulation in integers, in two ways.
+
+    * ``counting="measured"``: event-driven, one image after the other; each event is counted where its weight is added.
+    * ``counting="computed"``: 64 images side by side, in the compiled kernel, many times faster above about one percent of
+      activity; events are spikes times fan-out. Membranes and currents are as narrow as the graph's bounds prove wide enough,
+      and each projection is gathered (every synapse) or, where a block's activity is low, scattered (every event).
+
+    Results are equal, integer for integer. Where a membrane is not proven to stay within int64, or the compiled kernel is not at
+    hand, the first way is taken, whatever was asked for: ``RunResult.counting`` says which it was.
 
     Parameters
     ----------
     threads : int, optional
         Threads that share the images; all processors that this process may use by default. Results do not depend on it.
+    counting : {"measured", "computed"}
+        How synaptic events are counted, see above.
+    kernel : {"c", "numba"}, optional
+        What runs ``computed``: the compiled kernel, or the event-driven way of numba; the best at hand by default.
 
     Raises
     ------
     BackendError
-        If ``threads`` < 1.
+        If ``threads`` < 1, an argument is unknown, or kernel ``c`` is asked for and cannot be used.
     """
 
     name = "native"
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(
+        self, threads: int | None = None, *, counting: Counting = "measured", kernel: Literal["c", "numba"] | None = None
+    ) -> None:
         if threads is not None and threads < 1:
             raise BackendError(f"backend 'native': found threads = {threads}, expected at least 1")
+        if counting not in get_args(Counting):
+            raise BackendError(f"backend 'native': found counting = {counting!r}, expected 'measured' or 'computed'")
+        if kernel not in (None, "c", "numba"):
+            raise BackendError(f"backend 'native': found kernel = {kernel!r}, expected 'c' or 'numba'")
         self.threads = threads or _processors()
+        self.counting = counting
+        self.library = load() if kernel == "c" else None if kernel == "numba" else available()[0]
 
     def check(self, graph: SpikingGraph) -> list[str]:
         """Reasons why this backend cannot run the graph; empty if it can."""
@@ -91,34 +117,75 @@ class NativeBackend:
         began = time.perf_counter()
         values = prepare(self, graph, inputs, steps, record, input)
         plan = lower(graph)
-        limit = 0 if _is_proven(graph, steps) else MEMBRANE_LIMIT - 1
+        course = self._course(graph, steps)
+        limit = 0 if can_lower(graph, steps) else MEMBRANE_LIMIT - 1
         offsets = _raster_offsets(graph, record)
         out = _allocate(graph, plan, len(values), steps, sum(graph.population(name).size for name in set(record)))
         built = time.perf_counter()
+        images = LANES if course else _CHUNK
 
         def run_chunk(start: int) -> int:
-            chunk = slice(start, start + _CHUNK)
+            chunk = slice(start, start + images)
             part = Outputs._make(array[chunk] for array in out)
-            simulate(plan, values[chunk], input == "current", limit, offsets, make_scratch(plan, steps), part)
+            if course:
+                run_whole(course, plan, values[chunk], offsets, part)
+            else:
+                simulate(plan, values[chunk], input == "current", limit, offsets, make_scratch(plan, steps), part)
             return len(part.readout)
 
-        for done in _in_threads(run_chunk, range(0, len(values), _CHUNK), self.threads):
+        for done in _in_threads(run_chunk, range(0, len(values), images), self.threads):
             if progress is not None:
                 progress(done)
         _raise_overflow(graph, out)
         ran = time.perf_counter()
         seconds = {"build": built - began, "run": ran - built}
-        return _result(graph, plan, out, steps, input, dict(zip(graph.order, offsets.tolist(), strict=True)), seconds)
+        begins = dict(zip(graph.order, offsets.tolist(), strict=True))
+        return _result(graph, plan, out, steps, input, "computed" if course else "measured", begins, seconds)
+
+    def run_reduced(
+        self,
+        graph: SpikingGraph,
+        inputs: NDArray[Any],
+        steps: int,
+        *,
+        block: int,
+        input: InputMode,
+        progress: Callable[[int], None] | None,
+    ) -> list[BulkResult]:
+        """Parts of ``backends.bulk.run_blocks``, in order; memory does not grow with the images (see ``memory``)."""
+        began = time.perf_counter()
+        prepare(self, graph, inputs[:1], steps, (), input)
+        course = self._course(graph, steps)
+        if course is None:
+            return run_in_blocks(self, graph, inputs, steps, block=block, input=input, progress=progress)
+        built = time.perf_counter()
+
+        def run_chunk(start: int) -> tuple[int, BulkResult]:
+            return start, run_reduced(course, graph.check_inputs(inputs[start : start + LANES]), input)
+
+        parts = []
+        for start, part in _in_threads(run_chunk, range(0, len(inputs), LANES), self.threads):
+            parts.append((start, part))
+            if progress is not None:
+                progress(part.images)
+        first, *others = (part for _, part in sorted(parts, key=lambda pair: pair[0]))
+        seconds = {"build": built - began, "run": time.perf_counter() - built}
+        return [replace(first, wall_seconds=seconds), *others]
+
+    def memory(self, graph: SpikingGraph, steps: int) -> int:
+        """Most bytes that ``run_reduced`` takes with images side by side, its inputs and the graph aside."""
+        return memory(graph, steps, self.threads)
+
+    def _course(self, graph: SpikingGraph, steps: int) -> Course | None:
+        """How to run images side by side, or None if they are run one after the other."""
+        if self.counting == "measured" or self.library is None or not can_lower(graph, steps):
+            return None
+        return Course(self.library, graph, lower_lanes(graph, steps), steps)
 
 
 def _processors() -> int:
     """Processors that this process may use, where the system tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _is_proven(graph: SpikingGraph, steps: int) -> bool:
-    """Whether the static bound excludes that a membrane leaves int64."""
-    return all(bound.membrane < 2**63 for bound in bounds(graph, steps).values())
 
 
 def _raster_offsets(graph: SpikingGraph, record: Collection[str]) -> NDArray[np.int64]:
@@ -145,7 +212,7 @@ def _allocate(graph: SpikingGraph, plan: Plan, images: int, steps: int, recorded
     )
 
 
-def _in_threads(task: Callable[[int], int], arguments: Collection[int], threads: int) -> Iterator[int]:
+def _in_threads(task: Callable[[int], _T], arguments: Collection[int], threads: int) -> Iterator[_T]:
     """Results of ``task`` as they come; on an error or Ctrl-C the tasks not yet begun are dropped."""
     executor = ThreadPoolExecutor(max_workers=threads)
     try:
@@ -172,13 +239,14 @@ def _result(
     out: Outputs,
     steps: int,
     input: InputMode,
+    how: Counting,
     offsets: dict[str, int],
     seconds: dict[str, float],
 ) -> RunResult:
     images = len(out.readout)
     projections = [projection for name in graph.order for projection in graph.into(name)]
     events_by_step = {projection.key: out.events[:, r] for r, projection in enumerate(projections)}
-    counting: dict[Key, Counting] = dict.fromkeys(events_by_step, "measured")
+    counting: dict[Key, Counting] = dict.fromkeys(events_by_step, how)
     if input == "current":
         for projection in graph.out_of(graph.input.name):
             emissions = steps if graph.input.bias_mode == "every_step" else 1
@@ -193,7 +261,7 @@ def _result(
     neuron_updates, bias_additions = updates(graph, images, steps)
     return RunResult(
         backend=NativeBackend.name,
-        version=version("sparsespike"),
+        version=VERSION,
         dtype="int64",
         steps=steps,
         readout=out.readout,

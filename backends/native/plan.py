@@ -56,9 +56,9 @@ def lower(graph: SpikingGraph) -> Plan:
     """Flatten a graph."""
     populations = [graph.population(name) for name in graph.order]
     projections = [projection for name in graph.order for projection in graph.into(name)]
-    rows = [_rows(projection.connection) for projection in projections]
-    lengths = np.array([len(pointers) for pointers, _, _ in rows])
-    synapses = np.array([len(values) for _, _, values in rows])
+    parts = [rows(projection.connection) for projection in projections]
+    lengths = np.array([len(pointers) for pointers, _, _ in parts])
+    synapses = np.array([len(values) for _, _, values in parts])
 
     def line(field: str) -> NDArray[np.int64]:
         arrays = [getattr(p, field) if getattr(p, field) is not None else np.zeros(p.size, np.int64) for p in populations]
@@ -66,7 +66,7 @@ def lower(graph: SpikingGraph) -> Plan:
 
     return Plan(
         kind=np.array([_CODES[p.kind] for p in populations]),
-        offset=_starts(np.array([p.size for p in populations])),
+        offset=starts(np.array([p.size for p in populations])),
         every_step=np.array([p.bias_mode == "every_step" for p in populations]),
         zero_reset=np.array([p.reset == "zero" for p in populations]),
         threshold=line("threshold"),
@@ -74,13 +74,13 @@ def lower(graph: SpikingGraph) -> Plan:
         v_init=line("v_init"),
         bias=line("bias"),
         tables=np.array([_tables(p, graph.slots or 0) for p in populations]),
-        into=_starts(np.array([len(graph.into(name)) for name in graph.order])),
+        into=starts(np.array([len(graph.into(name)) for name in graph.order])),
         pre=np.array([graph.order.index(projection.pre) for projection in projections]),
-        first_row=_starts(lengths)[:-1],
-        geometry=np.array([_geometry(projection.connection) for projection in projections]),
-        pointers=np.concatenate([part[0] + start for part, start in zip(rows, _starts(synapses), strict=False)]),
-        indices=np.concatenate([part[1] for part in rows]).astype(np.uint32),
-        values=np.concatenate([part[2] for part in rows]),
+        first_row=starts(lengths)[:-1],
+        geometry=np.array([geometry(projection.connection) for projection in projections]),
+        pointers=np.concatenate([part[0] + start for part, start in zip(parts, starts(synapses), strict=False)]),
+        indices=np.concatenate([part[1] for part in parts]).astype(np.uint32),
+        values=np.concatenate([part[2] for part in parts]),
     )
 
 
@@ -91,11 +91,12 @@ def _tables(population: Population, slots: int) -> NDArray[np.int64]:
     return np.stack([population.tables[f"{spike}_{field}"] for spike in spikes for field in fields])
 
 
-def _starts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+def starts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where parts of these lengths begin, laid end to end, and where the last ends."""
     return np.concatenate(([0], np.cumsum(lengths)))
 
 
-def _rows(connection: Connection) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int32]]:
+def rows(connection: Connection) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int32]]:
     """Pointers, indices and values of what one spike gathers.
 
     CSR: one row a presynaptic neuron. Convolution: one row a (input channel, kernel y, kernel x), that is the weights to the
@@ -108,12 +109,13 @@ def _rows(connection: Connection) -> tuple[NDArray[np.int64], NDArray[Any], NDAr
     channel = i + o // (c_out // connection.groups) * c_per_group
     row = (channel * ky + y) * kx + x
     order = np.lexsort((o, row))
-    pointers = _starts(np.bincount(row, minlength=connection.input_shape[0] * ky * kx))
+    pointers = starts(np.bincount(row, minlength=connection.input_shape[0] * ky * kx))
     positions = int(np.prod(connection.output_shape[1:]))
     return pointers, o[order] * positions, connection.kernel[o, i, y, x][order]
 
 
-def _geometry(connection: Connection) -> tuple[int, ...]:
+def geometry(connection: Connection) -> tuple[int, ...]:
+    """Sizes of a convolution as in ``Plan.geometry``; zeros for CSR."""
     if not isinstance(connection, Conv2dConnection):
         return _NO_GEOMETRY
     c = connection

@@ -1,0 +1,286 @@
+"""64 images side by side, one population after the other, each for all steps: the course of a block, around the compiled kernel.
+
+In local time a population needs nothing but what the populations before it fired, so one projection's weights stay in the cache
+for all steps, and the activity of a population is known before anything is propagated: it decides, for each block and
+projection, between gathering (every synapse, 64 images at a time) and scattering (every event).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsespike.backends.native.lanes import CURRENTS, GATHER_NS, MEMBRANES, SCATTER_NS, SCATTER_ROOM, Layer, Way
+from sparsespike.backends.native.library import LANES, STEPS, Arrival, Library, Populace, Room, address
+from sparsespike.export.graph import Population, SpikingGraph
+
+Words = NDArray[np.uint64]
+Lanes = NDArray[Any]
+"""Integers of shape (..., 64): one an image."""
+_KINDS = {"if": 0, "signed_if": 1, "readout": 2}
+
+
+@dataclass(frozen=True, eq=False)
+class Activity:
+    """What one population fired in a block.
+
+    Attributes
+    ----------
+    positive, negative : tuple of uint64 arrays, shape (tiles, N, 8)
+        One bit an image; tile k holds steps 8 k to 8 k + 7. Of kind ``aec`` both planes are positive: primary, compensation.
+    positive_counts, negative_counts : int32 arrays, shape (N, 64)
+        Spikes summed over steps; lanes beyond the block's images hold anything. Valid until the next population is run.
+    """
+
+    positive: tuple[Words, ...]
+    negative: tuple[Words, ...]
+    positive_counts: NDArray[np.int32]
+    negative_counts: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """How every block of a run is run."""
+
+    library: Library
+    graph: SpikingGraph
+    layers: tuple[Layer, ...]
+    steps: int
+    _local: threading.local = field(default_factory=threading.local)
+
+    @property
+    def _room(self) -> Room:
+        """Work space of this thread."""
+        if not hasattr(self._local, "room"):
+            self._local.room = Room()
+        room: Room = self._local.room
+        return room
+
+    def run(self, values: NDArray[np.int64], consume: Callable[[Population, Activity], None]) -> Lanes:
+        """Run a block of up to 64 images.
+
+        Parameters
+        ----------
+        values : int64 array, shape (images, N)
+        consume : callable
+            Called with every population that fires and its activity, which is not kept.
+
+        Returns
+        -------
+        int64 array, shape (steps, classes, 64)
+            Membranes of the readout; lanes beyond the block's images hold anything. Valid until this thread's next block.
+        """
+        inputs = self._room.zeros("inputs", (values.shape[1], LANES), np.int32)
+        inputs[:, : len(values)] = values.T
+        fired: dict[str, Activity] = {}
+        waiting = {name: len(self.graph.out_of(name)) for name in self.graph.spiking}
+        readout: Lanes
+        for layer in self.layers:
+            name = layer.population.name
+            if layer.population.kind == "readout":
+                readout = self._read(layer, inputs, fired)
+            else:
+                fire = self._encode if self.graph.slots is not None else self._fire
+                fired[name] = fire(layer, inputs, fired, (1 << len(values)) - 1)
+                consume(layer.population, fired[name])
+            for pre in (way.key[0] for way in layer.ways):
+                waiting[pre] -= 1
+            fired = {pre: activity for pre, activity in fired.items() if waiting[pre]}
+        return readout
+
+    def tiles(self) -> range:
+        """First steps of the tiles."""
+        return range(0, self.steps, STEPS)
+
+    def _begin(self, layer: Layer, inputs: Lanes) -> tuple[Lanes, Lanes | None]:
+        """Membranes before the first step, with what comes in it alone, and what comes in every step; both (N, 64) or None."""
+        population, dtype = layer.population, MEMBRANES[layer.membranes]
+        always = self._room.zeros("constant", (population.size, LANES), dtype)
+        once = self._room.zeros("membranes", (population.size, LANES), dtype)
+        once[:] = population.v_init[:, None]
+        (always if population.bias_mode == "every_step" else once)[:] += population.bias.astype(dtype)[:, None]
+        for way in layer.injected:
+            self._add_values(way, inputs, always if self.graph.input.bias_mode == "every_step" else once)
+        return once, always if layer.injected or population.bias.any() else None
+
+    def _add_values(self, way: Way, values: Lanes, current: Lanes) -> None:
+        """Add weights times values of shape (n_pre, 64) to a current of shape (n_post, 64)."""
+        arrival, rooms = way.arrival()
+        same = values.astype(current.dtype, copy=False)
+        self.library.functions.simd_values(
+            self.library.isa, int(current.dtype == np.int64), len(current), ctypes.byref(arrival), address(same), address(current)
+        )
+        del rooms  # held until here
+
+    def _fire(self, layer: Layer, inputs: Lanes, fired: dict[str, Activity], lanes: int) -> Activity:
+        """All steps of a population of kind ``if`` or ``signed_if``."""
+        planes, counts = self._planes(layer.population, 1 + (layer.population.kind == "signed_if"))
+        self._integrate(layer, inputs, fired, lanes, planes, counts, None)
+        return Activity((planes[0],), tuple(planes[1:]) if counts[1].any() else (), *counts)
+
+    def _planes(self, population: Population, planes: int) -> tuple[list[Words], list[NDArray[np.int32]]]:
+        """Room for what a population fires: planes of words, and two arrays of counts."""
+        shape = len(self.tiles()), population.size, STEPS
+        words = [self._room.zeros(f"words {plane} {population.name}", shape, np.uint64) for plane in range(planes)]
+        counts = [self._room.zeros(f"counts {sign}", (population.size, LANES), np.int32) for sign in range(2)]
+        return words, counts
+
+    def _read(self, layer: Layer, inputs: Lanes, fired: dict[str, Activity]) -> Lanes:
+        """Membranes of the readout in all steps."""
+        readout: Lanes = self._room.zeros("readout", (len(self.tiles()) * STEPS, layer.population.size, LANES), np.int64)
+        if self.graph.slots is not None:
+            self._read_coded(layer, inputs, fired, readout)
+        else:
+            self._integrate(layer, inputs, fired, 0, [], [], readout)
+        return readout[: self.steps]
+
+    def _integrate(
+        self,
+        layer: Layer,
+        inputs: Lanes,
+        fired: dict[str, Activity],
+        lanes: int,
+        planes: Sequence[Words],
+        counts: Sequence[NDArray[np.int32]],
+        readout: Lanes | None,
+    ) -> None:
+        """All steps of a population, tile after tile, into its planes and counts, or into ``readout``."""
+        population = layer.population
+        membranes, constant = self._begin(layer, inputs)
+        net = self._room.zeros("net", (population.size, LANES), np.int32) if population.kind == "signed_if" else None
+        gathered, scattered = self._choose(layer, fired)
+        arrivals = [(way.arrival(), fired[way.key[0]]) for way in gathered]
+        for tile, first in enumerate(self.tiles()):
+            steps = min(STEPS, self.steps - first)
+            arrived = self._scatter(layer, scattered, fired, tile, steps) if scattered else None
+            array = (Arrival * len(arrivals))()
+            for k, ((arrival, _), activity) in enumerate(arrivals):
+                arrival.positive = address(activity.positive[0][tile])
+                arrival.negative = address(activity.negative[0][tile]) if activity.negative else None
+                array[k] = arrival
+            populace = Populace(
+                kind=_KINDS[population.kind],
+                zero_reset=population.reset == "zero",
+                neurons=population.size,
+                steps=steps,
+                lanes=lanes,
+                membranes=address(membranes),
+                constant=address(constant),
+                threshold=address(layer.threshold),
+                threshold_neg=address(layer.threshold_neg),
+                scattered=address(arrived),
+                net=address(net),
+                positive=address(planes[0][tile]) if planes else None,
+                negative=address(planes[1][tile]) if len(planes) > 1 else None,
+                positive_counts=address(counts[0]) if counts else None,
+                negative_counts=address(counts[1]) if counts else None,
+                readout=address(readout[first : first + STEPS]) if readout is not None else None,
+            )
+            self.library.functions.simd_population(
+                self.library.isa, layer.currents, layer.membranes, ctypes.byref(populace), array, len(arrivals)
+            )
+
+    def _choose(self, layer: Layer, fired: dict[str, Activity]) -> tuple[list[Way], list[Way]]:
+        """Projections to gather, and those that carry so few events that scattering is faster."""
+        gathered: list[Way] = []
+        scattered: list[Way] = []
+        room = STEPS * layer.population.size * LANES * np.dtype(CURRENTS[layer.currents]).itemsize
+        for way in layer.ways:
+            activity = fired[way.key[0]]
+            signs = 1 + len(activity.negative)
+            events = sum(int(self.sum_steps(planes, way.fan_out).sum()) for planes in (activity.positive, activity.negative))
+            gathering = GATHER_NS[layer.currents] * way.nnz * self.steps * signs
+            (scattered if room <= SCATTER_ROOM and SCATTER_NS * events < gathering else gathered).append(way)
+        return gathered, scattered
+
+    def _scatter(self, layer: Layer, ways: list[Way], fired: dict[str, Activity], tile: int, steps: int) -> NDArray[Any]:
+        """What the events of one tile carry, summed up, shape (8, N, 64)."""
+        arrived = self._room.zeros("arrived", (STEPS, layer.population.size, LANES), CURRENTS[layer.currents])
+        for way in ways:
+            departure, rooms = way.departure()
+            activity = fired[way.key[0]]
+            for negate, planes in enumerate((activity.positive, activity.negative)):
+                for plane in planes:
+                    self.library.functions.simd_scatter(
+                        layer.currents, ctypes.byref(departure), address(plane[tile]), steps, negate, address(arrived)
+                    )
+            del rooms  # held until here
+        return arrived
+
+    def _encode(self, layer: Layer, inputs: Lanes, fired: dict[str, Activity], lanes: int) -> Activity:
+        """The windows of a population of kind ``aec``: what all slots carried is decoded and summed up, then encoded."""
+        population = layer.population
+        membranes, _ = self._begin(layer, inputs)
+        for way in layer.ways:
+            self._add_values(way, self._decode(way.key[0], fired[way.key[0]], range(self.steps)), membranes)
+        planes, counts = self._planes(population, 2)
+        thresholds = [population.tables[f"{spike}_threshold"] for spike in ("primary", "compensation")]
+        self.library.functions.simd_encode(
+            self.library.isa,
+            population.size,
+            self.steps,
+            lanes,
+            *(address(table) for table in thresholds),
+            address(membranes),
+            *(address(plane) for plane in planes),
+            address(counts[0]),
+        )
+        return Activity(tuple(planes), (), *counts)
+
+    def _read_coded(self, layer: Layer, inputs: Lanes, fired: dict[str, Activity], readout: Lanes) -> None:
+        """The readout of an AEC graph: one slot after the other."""
+        v, _ = self._begin(layer, inputs)
+        for slot in range(self.steps):
+            for way in layer.ways:
+                self._add_values(way, self._decode(way.key[0], fired[way.key[0]], range(slot, slot + 1)), v)
+            readout[slot] = v
+
+    def _decode(self, name: str, activity: Activity, slots: range) -> Lanes:
+        """Values that a population of kind ``aec`` sends in some slots, shape (N, 64)."""
+        tables = self.graph.population(name).tables
+        values: Lanes = self._room.zeros("values", (self.graph.population(name).size, LANES), np.int64)
+        for spike, plane in zip(("primary", "compensation"), activity.positive, strict=True):
+            payloads = np.zeros(len(plane) * STEPS, np.int64)
+            payloads[slots.start : slots.stop] = tables[f"{spike}_payload"][slots.start : slots.stop]
+            for tile in range(slots.start // STEPS, (slots.stop - 1) // STEPS + 1):
+                self.library.functions.simd_decode(
+                    self.library.isa,
+                    len(values),
+                    address(plane[tile]),
+                    STEPS,
+                    address(payloads[tile * STEPS :]),
+                    address(values),
+                )
+        return values
+
+    def sum_steps(self, planes: Sequence[Words], factors: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Spikes times a factor for each neuron, summed over neurons and images, shape (steps,)."""
+        sums = np.zeros((len(self.tiles()), STEPS), np.int64)
+        for plane in planes:
+            for tile in range(len(plane)):
+                self.library.functions.simd_sum_steps(
+                    self.library.isa, len(factors), address(factors), address(plane[tile]), address(sums[tile])
+                )
+        return sums.ravel()[: self.steps]
+
+    def sum_spikes(self, planes: Sequence[Words], factors: NDArray[np.int64]) -> Lanes:
+        """Spikes times a factor for each neuron, summed over neurons, shape (steps, 64)."""
+        sums = np.zeros((len(self.tiles()), STEPS, LANES), np.int64)
+        for plane in planes:
+            for tile in range(len(plane)):
+                self.library.functions.simd_sum_spikes(
+                    self.library.isa, len(factors), address(factors), address(plane[tile]), address(sums[tile])
+                )
+        return sums.reshape(-1, LANES)[: self.steps]
+
+    def sum_counts(self, counts: NDArray[np.int32], factors: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Spikes times a factor for each neuron, summed over neurons and steps, shape (64,)."""
+        sums = np.zeros(LANES, np.int64)
+        self.library.functions.simd_sum_counts(self.library.isa, len(factors), address(factors), address(counts), address(sums))
+        return sums
