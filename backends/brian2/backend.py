@@ -12,8 +12,7 @@ from sparsespike.backends.base import Counting, InputMode, RunResult, SpikeCount
 from sparsespike.backends.brian2.equations import EXACT
 from sparsespike.backends.brian2.job import Job, Outcome, Recording
 from sparsespike.backends.brian2.package import load_brian2
-from sparsespike.backends.brian2.runtime import run_numpy
-from sparsespike.backends.brian2.standalone import missing_tools, run_standalone
+from sparsespike.backends.brian2.runtime import run_here
 from sparsespike.backends.expansion import check_max_synapses, too_many_synapses
 from sparsespike.common.errors import ConfigError, MembraneOverflowError
 from sparsespike.export.bounds import bounds
@@ -23,7 +22,12 @@ BYTES_PER_SYNAPSE = 50
 """Memory of a synapse in Brian2, about (measured): both ends, weight, and two lists of the spike queue."""
 
 MONITOR_BYTES = 2**29
-"""Memory that the monitors of one batch of images may take, about."""
+"""Memory that the monitors of one batch of images may take: 12 bytes an event."""
+
+LARGEST_BATCH = 4096
+
+MODES = {"numpy": "brian2", "cython": "brian2-cython", "cpp": "brian2-cpp"}
+"""The backend's name in each mode."""
 
 K = TypeVar("K", str, Key)
 T = TypeVar("T")
@@ -37,13 +41,21 @@ class Brian2Backend:
 
     Parameters
     ----------
-    mode : {"numpy", "cpp"}
-        ``numpy`` runs in this process and compiles nothing. ``cpp`` (C++ standalone) builds one program a run, in a process of
-        its own: 10 to 60 s of compilation, then 2 to 10 times faster; it pays from several hundred images on.
+    mode : {"numpy", "cython", "cpp"}
+        ``numpy`` runs in this process and compiles nothing. ``cython`` runs in this process, too, and compiles the code of
+        every population and projection once (a minute or two; Brian2 keeps it in its own cache, and networks of the same
+        structure share it). ``cpp`` (C++ standalone) is one program a graph, number of steps and input mode, several times
+        faster still: built in 10 to 60 s, kept in the user's cache folder (``$SPARSESPIKE_CACHE``, else
+        ``~/.cache/sparsespike``; at most 2 GiB, the programs not used for longest give way), and run from there with any
+        images.
     max_synapses : int
         Largest number of synapses that is simulated, convolutions expanded; about 50 bytes of memory each.
     batch : int, optional
-        Images simulated at a time; by default as many as keep the monitors below about 512 MiB.
+        Images simulated at a time, at most; by default as many as keep the monitors below 512 MiB.
+    processes : int
+        Mode ``cpp``: programs that run side by side, each on its share of the images.
+    time_limit : float, optional
+        Mode ``cpp``: seconds for one ``run``, build included.
 
     Raises
     ------
@@ -54,31 +66,36 @@ class Brian2Backend:
     """
 
     def __init__(
-        self, mode: Literal["numpy", "cpp"] = "numpy", *, max_synapses: int = 50_000_000, batch: int | None = None
+        self,
+        mode: Literal["numpy", "cython", "cpp"] = "numpy",
+        *,
+        max_synapses: int = 50_000_000,
+        batch: int | None = None,
+        processes: int = 1,
+        time_limit: float | None = None,
     ) -> None:
-        if mode not in ("numpy", "cpp"):
-            raise ConfigError(f"Brian2 backend: found mode {mode!r}, expected 'numpy' or 'cpp'")
-        if batch is not None and batch < 1:
-            raise ConfigError(f"Brian2 backend: found batch = {batch}, expected at least 1")
+        if mode not in MODES:
+            raise ConfigError(f"Brian2 backend: found mode {mode!r}, expected one of {', '.join(map(repr, MODES))}")
+        for setting, value in (("batch", batch), ("processes", processes)):
+            if value is not None and value < 1:
+                raise ConfigError(f"Brian2 backend: found {setting} = {value}, expected at least 1")
+        if time_limit is not None and not time_limit > 0:
+            raise ConfigError(f"Brian2 backend: found time_limit = {time_limit}, expected seconds > 0, or None")
         load_brian2()
-        self.name = "brian2" if mode == "numpy" else "brian2-cpp"
-        self._simulate: Callable[[Job], Outcome] = run_numpy if mode == "numpy" else run_standalone
+        self.name = MODES[mode]
+        self._mode = mode
         self._max_synapses = check_max_synapses(self.name, max_synapses)
         self._batch = batch
+        self._processes = processes
+        self._time_limit = time_limit
 
     def check(self, graph: SpikingGraph) -> list[str]:
         """Reasons why this backend cannot run the graph; empty if it can."""
-        reasons = [
-            f"population {population.name!r} is of kind 'aec', which Brian2 has no code for here; use the native backend"
-            for population in graph.populations
-            if population.kind == "aec"
-        ]
-        reasons += too_many_synapses(graph, max_synapses=self._max_synapses, bytes_per_synapse=BYTES_PER_SYNAPSE)
-        if self.name == "brian2-cpp" and (tools := missing_tools()):
-            reasons.append(
-                f"{' and '.join(map(repr, tools))} cannot be found, and C++ standalone needs make and a C++ compiler; install "
-                "them, or use the backend 'brian2'"
-            )
+        reasons = too_many_synapses(graph, max_synapses=self._max_synapses, bytes_per_synapse=BYTES_PER_SYNAPSE)
+        if self._mode == "cpp":
+            from sparsespike.backends.brian2.standalone import cannot_build  # here and below: POSIX only
+
+            reasons += cannot_build(graph)
         return reasons
 
     def run(
@@ -96,6 +113,8 @@ class Brian2Backend:
         ------
         BackendError
             If the graph cannot be run here (see ``check``), or the run failed.
+        BackendTimeoutError
+            If it took longer than the time limit. All of it was ended.
         MembraneOverflowError
             If a membrane leaves the integers that float64 holds exactly, or a current or bias could.
         GraphError
@@ -103,9 +122,15 @@ class Brian2Backend:
         """
         values = prepare(self, graph, inputs, steps, record, input)
         _check_currents(graph, steps)
-        batch = self._batch or _default_batch(graph, steps)
-        job = Job(graph, values, steps, frozenset(record), input, min(batch, len(values)))
+        job = Job(graph, values, steps, frozenset(record), input, self._batch or _default_batch(graph, steps))
         return _result(self.name, job, self._simulate(job))
+
+    def _simulate(self, job: Job) -> Outcome:
+        if self._mode == "cpp":
+            from sparsespike.backends.brian2.standalone import run_standalone
+
+            return run_standalone(job, processes=self._processes, time_limit=self._time_limit)
+        return run_here(job, self._mode)
 
 
 def _result(backend: str, job: Job, outcome: Outcome) -> RunResult:
@@ -137,12 +162,17 @@ def _result(backend: str, job: Job, outcome: Outcome) -> RunResult:
         bias_additions=bias_additions,
         messages=messages,
         rasters=_join(parts, lambda part: part.rasters, np.concatenate),
-        wall_seconds={"build": outcome.build, "run": outcome.run},
+        wall_seconds=outcome.seconds,
     )
 
 
 def _check_currents(graph: SpikingGraph, steps: int) -> None:
-    """Refuse what could leave the exact range within a single step; membranes are watched while they run."""
+    """Refuse what could leave the exact range within a single step; membranes are watched while they run.
+
+    Those of AEC graphs are proven to stay in it, once and for all.
+    """
+    if graph.slots is not None:
+        return
     for name, bound in bounds(graph, steps).items():
         population = graph.population(name)
         bias, v_init = (int(abs(values.astype(object)).max()) for values in (population.bias, population.v_init))
@@ -155,10 +185,9 @@ def _check_currents(graph: SpikingGraph, steps: int) -> None:
 
 
 def _default_batch(graph: SpikingGraph, steps: int) -> int:
-    """Images whose monitors fit into MONITOR_BYTES: 8 bytes an entry, twice while they grow; 12 a spike, at most one a step."""
-    counters = sum(projection.connection.shape[1] for projection in graph.projections)
+    """Images whose monitors fit into MONITOR_BYTES, even if every neuron fired in every step."""
     neurons = sum(population.size for population in graph.populations)
-    return max(1, MONITOR_BYTES // (16 * steps * (counters + neurons)))
+    return min(max(1, MONITOR_BYTES // (12 * steps * neurons)), LARGEST_BATCH)
 
 
 def _join(parts: list[Recording], field: Callable[[Recording], Mapping[K, T]], join: Callable[[list[T]], T]) -> dict[K, T]:

@@ -2,12 +2,14 @@
 
 Everything is a float64 that holds an integer. Numpy adds at repeated indices (``numpy.add.at``) more than ten times faster
 where both sides have the same type, so counters and what is added to them are float64 too.
+
+A step of simulated time is one second, and an image takes ``steps`` seconds: all times are integers, exact as floats.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -18,8 +20,19 @@ from sparsespike.export.graph import Population
 EXACT = 2**52
 """float64 is exact up to 2^53; half of that, so that membrane + current + bias is exact in any order of addition."""
 
-SIGNS: Mapping[str, int] = {"spike": 1, "negative": -1}
-"""Brian2's events, and the sign of the spikes that they stand for."""
+RASTER: Mapping[str, int] = {"spike": 1, "negative": -1, "primary": 1, "compensation": 2}
+"""Brian2's events that are spikes, and what each adds to a raster: a sign, or a bit of kind ``aec``."""
+
+SLOT = "(t_in_timesteps % steps)*second"
+"""Argument of the tables of kind ``aec``: the slot within a window."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A condition on a neuron, and the code that runs for the neurons that meet it, before the next event is tested."""
+
+    condition: str
+    reset: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,87 +43,142 @@ class Equations:
     ----------
     constants : mapping of str to array, shape (N,)
     variables : tuple of str
-        Start at zero.
-    drive : str
-        Run once a step, before ``events`` are tested.
-    events : mapping of str to str
-        Condition of each event.
-    resets : mapping of str to str
-        What an event does to its neuron.
+        One value a neuron, zero at first.
+    shared : tuple of str
+        One value for all neurons.
+    begin : tuple of str
+        Statements run before the first step of an image.
+    drive : tuple of str
+        Statements run once a step, before ``events`` are tested.
+    events : mapping of str to Event
+        In the order in which they are tested.
+    target : str
+        The variable to which a synapse adds.
     """
 
-    constants: Mapping[str, NDArray[Any]]
-    variables: tuple[str, ...]
-    drive: str
-    events: Mapping[str, str]
-    resets: Mapping[str, str]
+    constants: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    variables: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    begin: tuple[str, ...] = ()
+    drive: tuple[str, ...] = ()
+    events: Mapping[str, Event] = field(default_factory=dict)
+    target: str = "arriving"
 
     @property
-    def declarations(self) -> str:
-        """All variables as Brian2 declares them."""
-        return "\n".join([*(f"{name} : 1 (constant)" for name in self.constants), *(f"{name} : 1" for name in self.variables)])
+    def declarations(self) -> tuple[str, ...]:
+        """All variables as Brian2 declares them, one a line."""
+        return (
+            *(f"{name} : 1 (constant)" for name in self.constants),
+            *(f"{name} : 1" for name in self.variables),
+            *(f"{name} : 1 (shared)" for name in self.shared),
+        )
 
 
-def gate(population: Population) -> str:
-    """Factor that lets a bias, or an input's value, pass at every step or in an image's first step alone."""
-    return "first" if population.bias_mode == "once" else "1"
-
-
-def input_equations(population: Population, steps: int, injected: str) -> Equations:
-    """Neurons that emit ``injected``, an expression; positive and negative values are two events."""
-    conditions = {"spike": "value > 0", "negative": "value < 0"}
-    events = {event: conditions[event] for event in SIGNS if SIGNS[event] > 0 or emitted_range(population)[0] < 0}
-    return Equations({}, ("value",), f"{_first(steps)}\nvalue = {injected}", events, {})
-
-
-def neuron_equations(
-    population: Population, steps: int, *, counters: Sequence[str], injected: str | None, watched: bool
-) -> Equations:
-    """Neurons of kind ``if``, ``signed_if`` or ``readout``.
+def input_equations(population: Population, injected: Mapping[int, str]) -> Equations:
+    """Neurons that emit a value; positive and negative values are two events.
 
     Parameters
     ----------
     population : Population
-    steps : int
-        Steps T of an image; at its first one the membrane starts anew.
+    injected : mapping of int to str
+        The image that entered that many windows before, as an expression: a value that arrives later is still the one that
+        was sent.
+    """
+    now = "" if population.bias_mode == "every_step" else " and t_in_timesteps % steps == 0"
+    events = {"spike": Event("value0 > 0" + now)}
+    if emitted_range(population)[0] < 0:
+        events["negative"] = Event("value0 < 0" + now)
+    begin = tuple(f"value{windows} = {expression}" for windows, expression in injected.items())
+    return Equations(variables=tuple(f"value{windows}" for windows in injected), begin=begin, events=events)
+
+
+def rate_equations(
+    population: Population, *, counters: Sequence[str], injected: str | None, gated: bool, watched: bool
+) -> Equations:
+    """Neurons of kind ``if``, ``signed_if`` or ``readout`` that integrate and fire in the same step.
+
+    Parameters
+    ----------
+    population : Population
     counters : sequence of str
         Variables that count events between one drive and the next.
     injected : str or None
-        Expression of a current from outside.
+        Expression of an image's current from outside.
+    gated : bool
+        Whether that current flows in the first step alone.
     watched : bool
         Whether a membrane outside the exact range is an event ``overflow``.
     """
-    constants: dict[str, NDArray[Any]] = {"v_init": population.v_init, "bias": population.bias}
-    variables = ["v", "arriving", *counters]
-    current = " + ".join(["arriving", f"bias*{gate(population)}", *([injected] if injected else [])])
-    drive = [_first(steps), f"v = v*(1 - first) + v_init*first + ({current})"]
-    drive += [f"{variable} = 0" for variable in ("arriving", *counters)]
-    events, resets = {}, {}
+    constants: dict[str, NDArray[Any]] = {"v_init": population.v_init}
+    variables, first, always = ["v", "arriving", *counters], ["v_init"], ["arriving"]
+    begin = []
+    if population.bias.any():
+        constants["bias"] = population.bias
+        (first if population.bias_mode == "once" else always).append("bias")
+    if injected is not None and gated:
+        first.append(injected)
+    elif injected is not None:
+        variables.append("current")
+        begin.append(f"current = {injected}")
+        always.append("current")
+    begin.append(f"v = {' + '.join(first)}")
+    events = {"overflow": Event(f"abs(v) >= {EXACT}.0")} if watched else {}
     if population.threshold is not None:
         constants["theta"] = population.threshold
-        events["spike"] = "v >= theta"
-        resets["spike"] = "v -= theta" if population.reset == "subtract" else "v = 0"
+        reset = "v -= theta" if population.reset == "subtract" else "v = 0"
+        events["spike"] = Event("v >= theta", reset + ("" if population.threshold_neg is None else "\nnet += 1"))
     if population.threshold_neg is not None:
         constants["theta_neg"] = population.threshold_neg
         variables.append("net")
-        drive.append("net = net*(1 - first)")
-        events["negative"] = "v <= -theta_neg and net > 0"
-        resets["negative"] = "v += theta_neg\nnet -= 1"
-        resets["spike"] += "\nnet += 1"
-    if watched:
-        events["overflow"] = f"abs(v) >= {EXACT}.0"
-    return Equations(constants, tuple(variables), "\n".join(drive), events, resets)
+        begin.append("net = 0")
+        # Tested after a positive spike was taken off the membrane: what that leaves is never negative.
+        events["negative"] = Event("v <= -theta_neg and net > 0", "v += theta_neg\nnet -= 1")
+    drive = (f"v += {' + '.join(always)}", *_cleared(["arriving", *counters]))
+    return Equations(constants, tuple(variables), (), tuple(begin), drive, events)
 
 
-def transmission(event: str, counter: str, *, graded: bool) -> str:
-    """What a synapse does when its presynaptic neuron has an event: add its weight to a current, and 1 to a counter.
+def aec_equations(
+    population: Population, *, counters: Sequence[str], injected: str | None, tables: Mapping[str, str]
+) -> Equations:
+    """Neurons of kind ``aec``: what arrives in one window is encoded in the next, while the next image arrives.
 
-    The weight is multiplied by the neuron's value if that is ``graded``, else by the event's sign.
+    Parameters
+    ----------
+    population : Population
+    counters, injected
+        As in ``rate_equations``.
+    tables : mapping of str to str
+        The function that holds each of the population's tables.
     """
-    addition = "+= value_pre*w" if graded else "+= w" if SIGNS[event] > 0 else "-= w"
-    return f"arriving_post {addition}\n{counter}_post += 1.0"
+    constants = {"v_start": population.v_init + population.bias}
+    begin = (f"v = {' + '.join(['v_start', 'arriving', *([injected] if injected else [])])}", "arriving = 0", "fired = 0")
+    drive = (*(f"{name} = {function}({SLOT})" for name, function in tables.items()), *_cleared(counters))
+    events = {
+        "primary": Event("v >= primary_threshold and fired == 0", "v -= primary_threshold\nfired = 1"),
+        "compensation": Event("v >= compensation_threshold and fired == 1", "v -= compensation_threshold\nfired = 2"),
+    }
+    return Equations(constants, ("v", "arriving", "fired", *counters), tuple(tables), begin, drive, events)
 
 
-def _first(steps: int) -> str:
-    """1 in the first step of an image, else 0."""
-    return f"first = int(t_in_timesteps % {steps} == 0)"
+def aec_readout_equations(population: Population, *, counters: Sequence[str], injected: str | None) -> Equations:
+    """The readout of an AEC graph: its membrane takes up what arrives in the slot in which it does."""
+    constants = {"v_start": population.v_init + population.bias}
+    begin = (f"v = {' + '.join(['v_start', *([injected] if injected else [])])}",)
+    return Equations(constants, ("v", *counters), (), begin, _cleared(counters), target="v")
+
+
+def addition(population: Population, event: str, windows: int) -> str:
+    """What a synapse adds for an event of its presynaptic neuron, as the right-hand side of an assignment.
+
+    ``windows`` lie between sending and arrival. A payload is the one of the slot in which it arrives, which is the slot in
+    which it was sent.
+    """
+    if population.kind == "input":
+        return f"+= value{windows}_pre*w"
+    if population.kind == "aec":
+        return f"+= {event}_payload_pre*w"
+    return "-= w" if RASTER[event] < 0 else "+= w"
+
+
+def _cleared(variables: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{name} = 0" for name in variables)

@@ -14,7 +14,7 @@ from sparsespike.export.graph import Key, SpikingGraph
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A graph that Brian2 can run and checked inputs of shape (B, N), simulated ``batch`` images at a time."""
+    """A graph that Brian2 can run and checked inputs of shape (B, N), simulated at most ``batch`` images at a time."""
 
     graph: SpikingGraph
     inputs: NDArray[np.int64]
@@ -24,9 +24,28 @@ class Job:
     batch: int
 
     @property
-    def starts(self) -> range:
-        """The first image of each batch."""
-        return range(0, len(self.inputs), self.batch)
+    def batches(self) -> list[NDArray[np.int64]]:
+        """The inputs, batch by batch, all of one size but for one image."""
+        return np.array_split(self.inputs, -(-len(self.inputs) // self.batch))
+
+
+@dataclass(frozen=True, eq=False)
+class Traces:
+    """What Brian2's monitors hold after a simulation of some images; step s is s steps from its beginning.
+
+    Attributes
+    ----------
+    fired : mapping of (population, event) to (int64 array, int64 array)
+        Step and neuron of every event.
+    membrane : float64 array, shape (simulated steps, classes)
+        The readout's.
+    totals : mapping of (pre, post) to float64 array, shape (simulated steps,)
+        Synaptic events in every step.
+    """
+
+    fired: Mapping[tuple[str, str], tuple[NDArray[np.int64], NDArray[np.int64]]]
+    membrane: NDArray[np.float64]
+    totals: Mapping[Key, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +61,8 @@ class Recording:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Recordings of all batches, Brian2's version, and the seconds spent on building and on running."""
+    """Recordings of all batches, Brian2's version, and the seconds spent by phase."""
 
     recordings: list[Recording]
     version: str
-    build: float
-    run: float
+    seconds: Mapping[str, float]

@@ -1,18 +1,21 @@
-"""Brian2 in this process, with numpy as its code generation target: nothing is compiled."""
+"""Brian2 in this process: with numpy as its code generation target nothing is compiled, with Cython every part of the code is."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Literal
 
-from sparsespike.backends.brian2.job import Job, Outcome
-from sparsespike.backends.brian2.lowering import Lowered
+import numpy as np
+
+from sparsespike.backends.brian2.job import Job, Outcome, Traces
+from sparsespike.backends.brian2.network import Network
 from sparsespike.backends.brian2.package import EXACT_NUMBERS, load_brian2, preferences
+from sparsespike.backends.brian2.plan import Plan, drives
 from sparsespike.backends.brian2.recording import read
 from sparsespike.common.errors import BackendError
 
 
-def run_numpy(job: Job) -> Outcome:
+def run_here(job: Job, target: Literal["numpy", "cython"]) -> Outcome:
     """Simulate a job; a network is built for every batch.
 
     Raises
@@ -28,17 +31,20 @@ def run_numpy(job: Job) -> Outcome:
             "backend 'brian2': this program has called brian2.set_device, expected Brian2's runtime device; "
             "call brian2.set_device('runtime') first, or use the backend 'brian2-cpp', which has a process of its own"
         )
-    recordings, running = [], []
+    recordings, running, start = [], 0.0, 0
     begin = time.perf_counter()
-    with preferences(b2, {"codegen.target": "numpy", **EXACT_NUMBERS}):
-        for start in job.starts:
-            lowered = Lowered(b2, job, job.inputs[start : start + job.batch])
-            running.append(_run(b2, lowered))
-            recordings.append(read(lowered, job, start))
-    return Outcome(recordings, b2.__version__, time.perf_counter() - begin - sum(running), sum(running))
+    plan = Plan(job.graph, job.steps, job.input)
+    with preferences(b2, {"codegen.target": target, **EXACT_NUMBERS}):
+        for inputs in job.batches:
+            network = Network(b2, plan, drives(job.graph, inputs, job.input), len(inputs))
+            running += _run(b2, network)
+            recordings.append(read(_traces(plan, network), job, start, inputs))
+            start += len(inputs)
+    seconds = {"build": time.perf_counter() - begin - running, "run": running}
+    return Outcome(recordings, b2.__version__, seconds)
 
 
-def _run(b2: Any, lowered: Lowered) -> float:
+def _run(b2: Any, network: Network) -> float:
     """Simulate, and give the seconds in the loop over steps: Brian2 generates code inside its ``run`` too."""
     seconds = 0.0
 
@@ -46,5 +52,16 @@ def _run(b2: Any, lowered: Lowered) -> float:
         nonlocal seconds
         seconds = float(elapsed)
 
-    lowered.network.run(lowered.duration, report=report, report_period=3600 * b2.second, namespace={})
+    network.network.run(network.duration, report=report, report_period=3600 * b2.second, namespace=network.namespace)
     return seconds
+
+
+def _traces(plan: Plan, network: Network) -> Traces:
+    return Traces(
+        fired={
+            key: (np.asarray(monitor.t_in_timesteps[:], np.int64), np.asarray(monitor.i[:], np.int64))
+            for key, monitor in network.fired.items()
+        },
+        membrane=network.membrane.variables["v"].get_value(),
+        totals={it.projection.key: network.totals[it.total].get_value()[:, 0] for it in plan.synaptic},
+    )

@@ -1,86 +1,91 @@
-"""The interpreter in which one C++ program is built and run: ``python -m sparsespike.backends.brian2.worker FOLDER``."""
+"""The interpreter in which one C++ program is made: ``python -m sparsespike.backends.brian2.worker FOLDER``.
+
+Brian2 has one device a process and keeps global state about it.
+"""
 
 from __future__ import annotations
 
 import os
 import pickle
-import shutil
-import signal
 import sys
-import threading
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sparsespike.backends.brian2.job import Job, Outcome
-from sparsespike.backends.brian2.lowering import Lowered, drives
+from sparsespike.backends.brian2.compilation import FLAGS, compile_program, compiler
+from sparsespike.backends.brian2.network import Network
 from sparsespike.backends.brian2.package import EXACT_NUMBERS, load_brian2
-from sparsespike.backends.brian2.recording import read
-from sparsespike.backends.brian2.standalone import JOB, OUTCOME, compiler
-from sparsespike.common.errors import SparseSpikeError
+from sparsespike.backends.brian2.plan import Plan, drives
+from sparsespike.backends.brian2.program import BINARY, STEPS_VARIABLE, Manifest
+from sparsespike.backends.brian2.standalone import PROGRAM, REQUEST, Request
 
-FLAGS = ("-w", "-O3", "-ffp-contract=off", "-std=c++11")
-"""Compiler flags without -ffast-math, which is in Brian2's default."""
+PREFERENCES = {**EXACT_NUMBERS, "codegen.cpp.extra_compile_args_gcc": list(FLAGS)}
 
-# Every source includes objects.h: compiled beforehand, it halves the build. Dependencies matter only to a second build.
-MAKE = f'$CXX {" ".join(FLAGS)} -I. -x c++-header objects.h && touch make.deps && make CXX="$CXX -include objects.h"'
-
-PREFERENCES = {
-    **EXACT_NUMBERS,
-    "codegen.cpp.extra_compile_args_gcc": list(FLAGS),
-    "devices.cpp_standalone.make_cmd_unix": MAKE,
-    "devices.cpp_standalone.extra_make_args_unix": [f"-j{os.cpu_count() or 1}"],
-}
+# The last object of a step: the program is built for a whole batch, but a run may have fewer images.
+STOP = f"""
+network.add(&step_clock, []() {{
+    static const long steps = atol(getenv("{STEPS_VARIABLE}"));
+    if (step_clock.timestep[0] + 1 >= steps) Network::_globally_stopped = true;
+}});
+"""
 
 
-def simulate(job: Job, folder: Path) -> Outcome:
-    """Build the program for the first batch and run it on every batch; a last smaller one is filled up with blank images."""
-    begin = time.perf_counter()
-    os.environ["CXX"] = compiler()
+def make(request: Request, folder: Path) -> None:
+    """Generate and compile a program, and put what a run needs into a folder of its own in ``folder``."""
+    os.environ["CXX"] = compiler()  # Brian2 tries it for some flags
     b2 = load_brian2()
-    project = str(folder / "project")
-    b2.set_device("cpp_standalone", directory=project, build_on_run=False)
+    project = folder / "project"
+    b2.set_device("cpp_standalone", directory=str(project), build_on_run=False)
     for name, value in PREFERENCES.items():
         b2.prefs[name] = value
-    lowered = Lowered(b2, job, job.inputs[: job.batch])
-    lowered.network.run(lowered.duration, namespace={})
-    b2.device.build(directory=project, compile=True, run=False)
-    build = time.perf_counter() - begin
-    recordings, run = [], 0.0
-    for start in job.starts:
-        inputs = np.zeros((job.batch, job.inputs.shape[1]), np.int64)
-        inputs[: len(job.inputs) - start] = job.inputs[start : start + job.batch]
-        values = {
-            lowered.injected[name]: drive.astype(np.float64, order="C")
-            for name, drive in drives(job.graph, inputs, job.input).items()
-        }
-        begin = time.perf_counter()
-        b2.device.run(project, with_output=False, run_args=values)
-        run += time.perf_counter() - begin
-        recordings.append(read(lowered, job, start))
-    return Outcome(recordings, b2.__version__, build, run)
+    graph, capacity = request.graph, request.capacity
+    plan = Plan(graph, request.steps, request.input)
+    blank = np.zeros((1, graph.input.size), np.int64)
+    blanks = {name: np.repeat(values, capacity, axis=0) for name, values in drives(graph, blank, request.input).items()}
+    network = Network(b2, plan, blanks, capacity)
+    b2.device.insert_code("before_network_run", STOP)
+    network.network.run(network.duration, namespace=network.namespace)
+    for array in _synaptic_arrays(b2, network):
+        b2.device.insert_code("before_end", f"brian::{array}.clear();")
+    b2.device.build(directory=str(project), compile=False, run=False)
+    compile_program(project)
+    program = folder / PROGRAM
+    program.mkdir()
+    for name in (BINARY, "static_arrays"):
+        (project / name).rename(program / name)
+    _manifest(b2, plan, network, capacity).save(program)
 
 
-def end_with_parent(folder: Path) -> None:
-    """Wait for the end of standard input, which is the end of the parent; then leave no file and no process behind."""
-    os.read(0, 1)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.killpg(0, signal.SIGKILL)
+def _synaptic_arrays(b2: Any, network: Network) -> list[str]:
+    """Arrays that the program would write to the disk at its end, though nobody reads them."""
+    return [
+        b2.device.get_array_name(variable, access_data=False)
+        for synapses in network.network.objects
+        if isinstance(synapses, b2.Synapses)
+        for variable in synapses.variables.values()
+        if isinstance(variable, b2.core.variables.DynamicArrayVariable) and variable.owner.name == synapses.name
+    ]
 
 
-def main(folder: Path) -> None:
-    """Turn the job in ``folder`` into an outcome, or into the error that a user is to see."""
-    threading.Thread(target=end_with_parent, args=(folder,), daemon=True).start()
-    job: Job = pickle.loads((folder / JOB).read_bytes())
-    try:
-        result: Outcome | SparseSpikeError = simulate(job, folder)
-    except SparseSpikeError as error:
-        result = error
-    partial = folder / "partial"
-    partial.write_bytes(pickle.dumps(result))
-    partial.rename(folder / OUTCOME)
+def _manifest(b2: Any, plan: Plan, network: Network, capacity: int) -> Manifest:
+    def file(variable: Any) -> str:
+        name: str = b2.device.get_array_filename(variable)
+        return name
+
+    return Manifest(
+        version=b2.__version__,
+        capacity=capacity,
+        injected=[list(item) for item in plan.injected.items()],
+        fired=[
+            [*key, *(file(monitor.variables[variable]) for variable in ("N", "t_in_timesteps", "i"))]
+            for key, monitor in network.fired.items()
+        ],
+        membrane=file(network.membrane.variables["v"]),
+        totals=[[*it.projection.key, file(network.totals[it.total])] for it in plan.synaptic],
+    )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    folder = Path(sys.argv[1])
+    make(pickle.loads((folder / REQUEST).read_bytes()), folder)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from sparsespike.backends.brian2 import Brian2Backend, lowering
+from sparsespike.backends.brian2 import Brian2Backend, plan
 from sparsespike.backends.brian2.package import load_brian2
 from sparsespike.backends.testing import CASES, Case, assert_equal, check_conformance, reference
-from sparsespike.backends.testing.strategies import graphs
+from sparsespike.backends.testing.aec_cases import aec_input, aec_population, aec_readout
+from sparsespike.backends.testing.strategies import aec_graphs, graphs
 from sparsespike.common.errors import BackendError, ConfigError, GraphError, MembraneOverflowError, MissingExtraError
 from sparsespike.export.connections import CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
@@ -27,6 +28,14 @@ def test_directed_case(name: str) -> None:
 @settings(max_examples=12, deadline=None)
 @given(graphs())
 def test_random_graphs_equal_the_reference(case: Case) -> None:
+    graph, inputs, steps = case
+    result = Brian2Backend().run(graph, inputs, steps, record=graph.spiking)
+    assert_equal(result, reference(graph, inputs, steps))
+
+
+@settings(max_examples=12, deadline=None)
+@given(aec_graphs())
+def test_random_aec_graphs_equal_the_reference(case: Case) -> None:
     graph, inputs, steps = case
     result = Brian2Backend().run(graph, inputs, steps, record=graph.spiking)
     assert_equal(result, reference(graph, inputs, steps))
@@ -83,8 +92,8 @@ def test_measured_events_are_spikes_times_fan_out_and_a_dropped_synapse_shows(mo
         drop = int(np.argmax(spikes[i]))
         return np.delete(i, drop), np.delete(j, drop), np.delete(w, drop)
 
-    all_synapses = lowering.synapses
-    monkeypatch.setattr(lowering, "synapses", with_one_dropped)
+    all_synapses = plan.synapses
+    monkeypatch.setattr(plan, "synapses", with_one_dropped)
     broken = Brian2Backend().run(graph, inputs, steps)
     found = residuals(broken, graph)
     assert found.pop(("b", "c")) == -int(broken.spikes["b"].events.sum(axis=0).max())
@@ -154,26 +163,39 @@ def test_current_beyond_the_exact_range_is_refused() -> None:
         Brian2Backend().run(amplifier(0, 2**22), np.array([[1]]), 1)
 
 
-def test_aec_is_refused_with_a_reason() -> None:
-    tables = {
-        name: np.array([4, 2])
-        for name in ("primary_threshold", "compensation_threshold", "primary_payload", "compensation_payload")
-    }
-    graph = SpikingGraph(
-        [
-            Population(name="input", shape=(1,), kind="input", value_range=(0, 1), bias_mode="once"),
-            Population(name="coded", shape=(1,), kind="aec", tables=tables),
-            Population(name="readout", shape=(1,), kind="readout"),
-        ],
-        [
-            Projection("input", "coded", CSRConnection.from_scipy(np.array([[1]]))),
-            Projection("coded", "readout", CSRConnection.from_scipy(np.array([[1]]))),
-        ],
-    )
-    (reason,) = Brian2Backend().check(graph)
-    assert "'coded' is of kind 'aec'" in reason
-    with pytest.raises(BackendError, match="'brian2' cannot run this graph: population 'coded' is of kind 'aec'"):
-        Brian2Backend().run(graph, np.array([[1]]), 2)
+def test_both_spikes_of_aec_are_counted_where_they_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, inputs, steps = CASES["aec_skips"]()
+    whole = Brian2Backend(batch=2).run(graph, inputs, steps, record=graph.spiking)
+    assert_equal(whole, reference(graph, inputs, steps))
+    assert set(whole.counting.values()) == {"measured"}
+    assert set(residuals(whole, graph).values()) == {0}
+    assert all((raster & bit).any() for raster in whole.rasters.values() for bit in (1, 2))
+    for name, count in whole.spikes.items():
+        assert whole.messages[name].tolist() == count.events.sum(axis=1).tolist()
+
+    # From the last neuron of "a", over two windows, to the readout.
+    all_synapses = plan.synapses
+    monkeypatch.setattr(plan, "synapses", lambda it: [a[: -1 if it.key == ("a", "readout") else None] for a in all_synapses(it)])
+    broken = Brian2Backend().run(graph, inputs, steps)
+    found = residuals(broken, graph)
+    assert found.pop(("a", "readout")) == -int(broken.spikes["a"].events[:, 1].sum()) < 0
+    assert set(found.values()) == {0}
+
+
+def test_aec_membrane_just_below_a_disabled_threshold_is_exact() -> None:
+    weight, value = 2**31 - 1, 2**22
+    assert 2**52 < weight * value < 2**53
+    populations = [
+        aec_input(1, 0, value),
+        aec_population("coded", 1, [(2**53, 0), (3, 2)], [(2**53, 0), (weight * value - 3, 5)]),
+        aec_readout(1),
+    ]
+    one, heavy = (CSRConnection.from_scipy(np.array([[w]])) for w in (1, weight))
+    graph = SpikingGraph(populations, [Projection("input", "coded", heavy), Projection("coded", "readout", one)])
+    inputs = np.array([[value], [value - 1]])
+    result = Brian2Backend().run(graph, inputs, 2, record=["coded"])
+    assert_equal(result, reference(graph, inputs, 2))
+    assert result.rasters["coded"].ravel().tolist() == [0, 3, 0, 1]
 
 
 def test_expanded_convolutions_count_against_the_limit() -> None:
@@ -184,12 +206,16 @@ def test_expanded_convolutions_count_against_the_limit() -> None:
 
 
 def test_bad_settings_are_refused() -> None:
-    with pytest.raises(ConfigError, match="found mode 'cython', expected 'numpy' or 'cpp'"):
-        Brian2Backend("cython")
+    with pytest.raises(ConfigError, match="found mode 'genn', expected one of 'numpy', 'cython', 'cpp'"):
+        Brian2Backend("genn")
     with pytest.raises(ConfigError, match="found max_synapses = 0"):
         Brian2Backend(max_synapses=0)
     with pytest.raises(ConfigError, match="batch = 0"):
         Brian2Backend(batch=0)
+    with pytest.raises(ConfigError, match="processes = 0, expected at least 1"):
+        Brian2Backend("cpp", processes=0)
+    with pytest.raises(ConfigError, match=r"time_limit = 0, expected seconds > 0, or None"):
+        Brian2Backend("cpp", time_limit=0)
 
 
 def test_bad_inputs_are_refused() -> None:

@@ -1,22 +1,26 @@
-"""Brian2 as a C++ program: equality with the reference, one build for all batches, and nothing left behind."""
+"""Brian2 as a C++ program: equality with the reference, one build for all runs, and nothing left behind but the program."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sparsespike.backends.brian2 import Brian2Backend
+from sparsespike.backends.brian2.standalone import Request
 from sparsespike.backends.testing import CASES, Case, assert_equal, check_conformance, reference
-from sparsespike.common.errors import BackendError, MembraneOverflowError
+from sparsespike.common.errors import BackendError, BackendTimeoutError, MembraneOverflowError
 from sparsespike.export.connections import Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
+from sparsespike.export.graphfile import save_graph
 
 
 def everything() -> Case:
@@ -54,46 +58,167 @@ def everything() -> Case:
     return Case(graph, rng.integers(-8, 9, (5, 128)) * (rng.random((5, 128)) < 0.6), 12)
 
 
-def temporary(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache and an empty folder of temporary files."""
+    monkeypatch.setenv("SPARSESPIKE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    return tmp_path / "cache" / "brian2"
 
 
-def test_one_build_runs_all_batches_and_equals_the_reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    temporary(monkeypatch, tmp_path)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the program of ``everything``, at most 4 images at a time."""
+    folder = tmp_path_factory.mktemp("built")
+    graph, inputs, steps = everything()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARSESPIKE_CACHE", str(folder))
+        result = Brian2Backend("cpp", batch=4).run(graph, inputs[:1], steps)
+    assert_equal(result, reference(graph, inputs[:1], steps))
+    assert result.wall_seconds["build"] > result.wall_seconds["run"] > 0
+    return folder / "brian2"
+
+
+@pytest.fixture
+def program(built: Path, cache: Path) -> Path:
+    """The program of ``built`` in this test's cache."""
+    shutil.copytree(built, cache)
+    (folder,) = cache.iterdir()
+    return folder
+
+
+def left_behind(tmp_path: Path) -> list[Path]:
+    """Files beside the programs of the cache."""
+    return [*(tmp_path / "temporary").iterdir(), *(tmp_path / "cache").glob("brian2/.*")]
+
+
+def replace_binary(program: Path, script: str) -> None:
+    (program / "main").unlink()
+    (program / "main").write_text(f"#!/bin/sh\n{script}\n")
+    (program / "main").chmod(0o755)
+
+
+def test_one_program_runs_any_images_side_by_side_without_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: Path
+) -> None:
     graph, inputs, steps = everything()
     expected = reference(graph, inputs, steps)
     assert expected.spikes["signed"].negative.sum() > 0
     assert all(expected.spikes[name].positive.sum() > 50 for name in graph.spiking)
+    monkeypatch.setenv("PATH", "")
 
+    for backend in (Brian2Backend("cpp", batch=4), Brian2Backend("cpp", batch=4, processes=2)):
+        result = backend.run(graph, inputs, steps, record=graph.spiking)
+        assert_equal(result, expected)
+        assert (result.backend, result.dtype) == ("brian2-cpp", "float64")
+        assert set(result.counting.values()) == {"measured"}
+        for projection in graph.projections:
+            computed = expected.spikes[projection.pre].events @ projection.connection.to_csr().fan_out
+            assert result.events[projection.key].tolist() == computed.tolist()
+        assert result.wall_seconds["build"] < 1
+    assert list(program.parent.iterdir()) == [program]
+    assert left_behind(tmp_path) == []
+
+    with pytest.raises(BackendError, match=r"cannot build a program for these steps and inputs: 'g\+\+' cannot be found"):
+        Brian2Backend("cpp", batch=4).run(graph, inputs, steps + 1)
+
+
+def test_aec_equals_the_reference(tmp_path: Path) -> None:
+    """A graph with all skips between two populations: what waits 0, 1 and 2 windows meets."""
+    whole, inputs, steps = CASES["aec_skips"]()
+    populations = [population for population in whole.populations if population.name != "b"]
+    graph = SpikingGraph(populations, [p for p in whole.projections if "b" not in p.key])
+    expected = reference(graph, inputs, steps)
+    assert all((expected.rasters[name] & bit).any() for name in graph.spiking for bit in (1, 2))
     result = Brian2Backend("cpp", batch=2).run(graph, inputs, steps, record=graph.spiking)
-
     assert_equal(result, expected)
-    assert (result.backend, result.dtype) == ("brian2-cpp", "float64")
     assert set(result.counting.values()) == {"measured"}
-    for projection in graph.projections:
-        computed = expected.spikes[projection.pre].events @ projection.connection.to_csr().fan_out
-        assert result.events[projection.key].tolist() == computed.tolist()
-    assert result.wall_seconds["build"] > result.wall_seconds["run"] > 0
-    assert list(tmp_path.iterdir()) == []
+    assert left_behind(tmp_path) == []
 
 
-@pytest.mark.parametrize("tool", ["make", "c++"])
-def test_missing_compiler_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tool: str) -> None:
-    for name in {"make", "c++"} - {tool}:
-        (tmp_path / name).write_text("#!/bin/sh\n")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("CXX", "c++ -pipe")
-    with pytest.raises(BackendError, match=rf"'brian2-cpp' cannot run this graph: '{tool}' cannot be found".replace("+", r"\+")):
+def test_a_program_is_named_by_all_that_it_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, _, steps = everything()
+    request = Request(graph, steps, "events", 4)
+    assert request.name == Request(everything().graph, steps, "events", 4).name
+    other_readout = replace(graph.readout, bias=graph.readout.bias + 1)
+    other_graph = SpikingGraph([*graph.populations[:-1], other_readout], graph.projections)
+    others = [
+        replace(request, graph=other_graph),
+        replace(request, steps=steps + 1),
+        replace(request, input="current"),
+        replace(request, capacity=5),
+    ]
+    names = {request.name, *(other.name for other in others)}
+    monkeypatch.setenv("CXX", "clang++")
+    assert len(names | {request.name}) == 6
+
+
+def test_missing_compiler_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "absent-c++ -pipe")
+    with pytest.raises(BackendError, match=r"'brian2-cpp' cannot run this graph: 'absent-c\+\+' cannot be found, and"):
         Brian2Backend("cpp").run(*CASES["single_neuron"]())
 
 
-def test_failing_compiler_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    temporary(monkeypatch, tmp_path)
+def test_failing_compiler_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path) -> None:
     monkeypatch.setenv("CXX", "false")
-    with pytest.raises(BackendError, match=r"the C\+\+ program failed; its output ends with:(.|\n)*compilation failed"):
+    with pytest.raises(BackendError, match=r"the build of the C\+\+ program failed; its output ends with:\n") as error:
         Brian2Backend("cpp").run(*CASES["single_neuron"]())
-    assert list(tmp_path.iterdir()) == []
+    assert "returned non-zero exit status 1" in str(error.value)
+    assert left_behind(tmp_path) == []
+    assert list(cache.iterdir()) == []
+
+
+def test_cache_that_cannot_be_written_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SPARSESPIKE_CACHE", str(tmp_path / "file"))
+    monkeypatch.setenv("CXX", "false")  # how the build ends does not matter here
+    with (
+        pytest.warns(UserWarning, match="cannot be kept in .*file/brian2 .*set SPARSESPIKE_CACHE"),
+        pytest.raises(BackendError, match="returned non-zero exit status 1"),
+    ):
+        Brian2Backend("cpp").run(*CASES["single_neuron"]())
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("echo before; echo no memory; exit 7", r"the simulation failed; its output ends with:\nbefore\nno memory"),
+        ("kill -9 $$", r"the simulation failed; its output ends with:\n"),
+        ("echo Error opening static array", r"the simulation failed; its output ends with:\nError opening static array"),
+    ],
+)
+def test_failing_simulation_is_one_clear_error(program: Path, tmp_path: Path, script: str, message: str) -> None:
+    replace_binary(program, script)
+    graph, inputs, steps = everything()
+    with pytest.raises(BackendError, match=message):
+        Brian2Backend("cpp", batch=4, processes=2).run(graph, inputs, steps)
+    assert left_behind(tmp_path) == []
+
+
+def test_simulation_that_loses_results_is_an_error(program: Path, tmp_path: Path) -> None:
+    (program / "main").rename(program / "real")
+    # The disk is full when the spikes are written.
+    (program / "main").write_text(
+        '#!/bin/sh\n"$(dirname "$0")/real" "$@"\nfor f in "$2"*spike_population1_i*; do : >"$f"; done\n'
+    )
+    (program / "main").chmod(0o755)
+    graph, inputs, steps = everything()
+    with pytest.raises(BackendError, match=r"the simulation left 0 values in .*spike_population1_i.*, expected \d+; is the disk"):
+        Brian2Backend("cpp", batch=4).run(graph, inputs, steps)
+    assert left_behind(tmp_path) == []
+
+
+def test_simulation_beyond_its_time_limit_is_ended(program: Path, tmp_path: Path) -> None:
+    replace_binary(program, "sleep 1000 & sleep 1000")
+    graph, inputs, steps = everything()
+    begin = time.monotonic()
+    with pytest.raises(BackendTimeoutError, match=r"the simulation was ended when the time limit of 0\.7 s was over"):
+        Brian2Backend("cpp", batch=4, processes=2, time_limit=0.7).run(graph, inputs, steps)
+    assert time.monotonic() - begin < 20
+    assert left_behind(tmp_path) == []
+    wait_until(lambda: not processes_in(program))
 
 
 def works_in(process: Path, folder: Path) -> bool:
@@ -109,28 +234,37 @@ def processes_in(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_build_leaves_no_process_and_no_file(tmp_path: Path, sent: signal.Signals) -> None:
+@pytest.mark.parametrize("busy", ["building", "simulating"])
+def test_interruption_leaves_no_process_and_no_file(
+    tmp_path: Path, cache: Path, request: pytest.FixtureRequest, sent: signal.Signals, busy: str
+) -> None:
+    endless = f"touch {tmp_path}/started\nexec sleep 1000"
+    if busy == "building":
+        compiler = tmp_path / "compiler"
+        compiler.write_text(f"#!/bin/sh\n{endless}\n")
+        compiler.chmod(0o755)
+        environment = {**os.environ, "CXX": str(compiler)}
+    else:
+        replace_binary(request.getfixturevalue("program"), endless)
+        environment = dict(os.environ)
+    save_graph(everything().graph, tmp_path / "graph.safetensors")
     program = (
+        "import numpy as np\n"
         "from sparsespike.backends.brian2 import Brian2Backend\n"
-        "from sparsespike.backends.testing import CASES\n"
-        "Brian2Backend('cpp').run(*CASES['single_neuron']())\n"
+        "from sparsespike.export.graphfile import load_graph\n"
+        f"graph = load_graph({str(tmp_path / 'graph.safetensors')!r})\n"
+        f"Brian2Backend('cpp', batch=4).run(graph, np.ones((2, 128), int), {everything().steps})\n"
     )
-    # The build waits for a compiler that never ends.
-    compiler = tmp_path / "compiler"
-    compiler.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nexec sleep 1000\n")
-    compiler.chmod(0o755)
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    environment = {**os.environ, "TMPDIR": str(folder), "CXX": str(compiler)}
     command = [sys.executable, "-W", "ignore", "-c", program]
+    environment["TMPDIR"] = str(tmp_path / "temporary")
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, cwd=tmp_path)
     try:
         wait_until((tmp_path / "started").exists)
-        assert len(processes_in(folder)) >= 2
+        assert len(processes_in(cache)) >= 2
     finally:
         process.send_signal(sent)
         process.wait(timeout=60)
-    wait_until(lambda: not processes_in(folder) and not list(folder.iterdir()))
+    wait_until(lambda: not processes_in(cache) and not left_behind(tmp_path))
 
 
 def wait_until(condition, seconds: float = 60) -> None:
@@ -140,6 +274,7 @@ def wait_until(condition, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.full
 def test_current_mode_equals_the_reference() -> None:
     graph, inputs, steps = CASES["images_apart"]()
     result = Brian2Backend("cpp", batch=2).run(graph, inputs, steps, input="current")
@@ -154,8 +289,7 @@ def test_directed_case(name: str) -> None:
 
 
 @pytest.mark.full
-def test_overflow_in_the_program_is_reported_by_image_and_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    temporary(monkeypatch, tmp_path)
+def test_overflow_in_the_program_is_reported_by_image_and_step(tmp_path: Path) -> None:
     graph = SpikingGraph(
         [
             Population(name="input", shape=(1,), kind="input", value_range=(0, 2**20)),
@@ -167,4 +301,4 @@ def test_overflow_in_the_program_is_reported_by_image_and_step(monkeypatch: pyte
     inputs = np.array([[0], [1], [0], [2**20], [2**20]])
     with pytest.raises(MembraneOverflowError, match=r"neuron 0 in population 'sum' reached 2\^52 at image 3, step 2;"):
         Brian2Backend("cpp", batch=2).run(graph, inputs, 4, input="current")
-    assert list(tmp_path.iterdir()) == []
+    assert left_behind(tmp_path) == []

@@ -1,0 +1,180 @@
+"""A SpikingGraph as the parts of a Brian2 network: plain data, made into objects by ``network`` and into text by ``script``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsespike.backends.base import InputMode
+from sparsespike.backends.brian2.equations import (
+    EXACT,
+    RASTER,
+    Equations,
+    addition,
+    aec_equations,
+    aec_readout_equations,
+    input_equations,
+    rate_equations,
+)
+from sparsespike.backends.brian2.timing import Timing
+from sparsespike.export.bounds import bounds
+from sparsespike.export.graph import Population, Projection, SpikingGraph
+
+
+def synapses(projection: Projection) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+    """Presynaptic neuron, postsynaptic neuron and weight of every synapse: three arrays of shape (nnz,), row by row."""
+    csr = projection.connection.to_csr()
+    return np.repeat(np.arange(csr.shape[0]), csr.fan_out), csr.indices, csr.values
+
+
+def drives(graph: SpikingGraph, inputs: NDArray[np.int64], mode: InputMode) -> dict[str, NDArray[np.int64]]:
+    """What is injected from outside: by population, an array of shape (B, N).
+
+    In mode ``events`` the values that the input population emits; in mode ``current`` what they add up to in the populations
+    behind it.
+    """
+    if mode == "events":
+        return {graph.input.name: inputs}
+    behind = graph.out_of(graph.input.name)
+    return {p.post: np.asarray(inputs @ p.connection.to_csr().to_scipy(), np.int64) for p in behind}
+
+
+def simulated(graph: SpikingGraph, mode: InputMode) -> tuple[Projection, ...]:
+    """The projections that run inside the simulation: all, but in mode ``current`` those that leave the input."""
+    return tuple(p for p in graph.projections if mode == "events" or p.pre != graph.input.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """A NeuronGroup: its name in Brian2, its population, its code."""
+
+    name: str
+    population: Population
+    equations: Equations
+
+
+@dataclass(frozen=True, eq=False)
+class Pathway:
+    """What the synapses of a projection do for one event of their presynaptic neurons."""
+
+    event: str
+    code: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Synaptic:
+    """A Synapses object: names in Brian2, the projection, windows of delay, the counter of its events, its pathways."""
+
+    name: str
+    pre: str
+    post: str
+    projection: Projection
+    windows: int
+    counter: str
+    total: str
+    pathways: tuple[Pathway, ...]
+
+
+class Plan:
+    """How a graph is simulated in Brian2.
+
+    Every synaptic event is counted where it happens: ``on_pre`` code adds a weight to a neuron and 1 to that neuron's counter;
+    after every step the counters of a population are summed up, by projection, in the one neuron of the group ``total``.
+
+    Parameters
+    ----------
+    graph : SpikingGraph
+    steps : int
+        Steps of an image; in the code of Brian2, the name ``steps``.
+    mode : {"events", "current"}
+
+    Attributes
+    ----------
+    groups : tuple of Group
+    synaptic : tuple of Synaptic
+        Projections without a synapse have none.
+    tables : mapping of str to array, shape (slots,)
+        Functions of the slot, for kind ``aec``.
+    injected : mapping of str to str
+        By population, the function that holds its ``drives``.
+    """
+
+    def __init__(self, graph: SpikingGraph, steps: int, mode: InputMode) -> None:
+        self.graph, self.steps, self.mode = graph, steps, mode
+        self.timing = Timing(graph)
+        self.number = {name: k for k, name in enumerate(graph.order)}
+        receivers = [p.post for p in graph.out_of(graph.input.name)] if mode == "current" else [graph.input.name]
+        self.injected: Mapping[str, str] = {name: f"injected{self.number[name]}" for name in receivers}
+        self.tables = {
+            function: graph.population(name).tables[table]
+            for name in graph.spiking
+            for table, function in self._table_names(name).items()
+        }
+        self._projections = tuple(p for p in simulated(graph, mode) if p.connection.nnz)
+        names = (name for name in graph.order if mode == "events" or name != graph.input.name)
+        self.groups = tuple(self._group(graph.population(name)) for name in names)
+        self.synaptic = tuple(map(self._synaptic, self._projections))
+
+    def group(self, population: str) -> Group:
+        """The group of a population."""
+        return next(group for group in self.groups if group.population.name == population)
+
+    def slot(self, stage: str, group: Group) -> str:
+        """Where in a step a group does something."""
+        return self.timing.slot(stage, group.population.name)
+
+    @cached_property
+    def watched(self) -> frozenset[str]:
+        """Populations whose membrane is not proven to stay exact; those of AEC graphs are."""
+        if self.graph.slots is not None:
+            return frozenset()
+        return frozenset(name for name, bound in bounds(self.graph, self.steps).items() if bound.membrane >= EXACT)
+
+    def _table_names(self, name: str) -> dict[str, str]:
+        return {table: f"{table}{self.number[name]}" for table in self.graph.population(name).tables}
+
+    def _counter(self, projection: Projection) -> str:
+        return f"received{self.number[projection.pre]}"
+
+    def _injection(self, function: str, windows: int) -> str:
+        """What is injected, of the image that arrived that many windows ago."""
+        return f"{function}(t - {windows}*steps*second, i)" if windows else f"{function}(t, i)"
+
+    def _group(self, population: Population) -> Group:
+        name = population.name
+        return Group(f"population{self.number[name]}", population, self._equations(population))
+
+    def _equations(self, population: Population) -> Equations:
+        name, graph = population.name, self.graph
+        if population.kind == "input":
+            windows = sorted({0, *(self.timing.delay(p) for p in self._projections if p.pre == name)})
+            return input_equations(population, {w: self._injection(self.injected[name], w) for w in windows})
+        counters = [self._counter(p) for p in self._projections if p.post == name]
+        injected = self._injection(self.injected[name], self.timing.fires(name)) if name in self.injected else None
+        if population.kind == "aec":
+            return aec_equations(population, counters=counters, injected=injected, tables=self._table_names(name))
+        if graph.slots is not None:
+            return aec_readout_equations(population, counters=counters, injected=injected)
+        gated = graph.input.bias_mode == "once"
+        return rate_equations(population, counters=counters, injected=injected, gated=gated, watched=name in self.watched)
+
+    def _synaptic(self, projection: Projection) -> Synaptic:
+        pre, post = (self.group(name) for name in projection.key)
+        ends = f"{self.number[projection.pre]}_{self.number[projection.post]}"
+        counter, windows = self._counter(projection), self.timing.delay(projection)
+        pathways = tuple(
+            Pathway(
+                event,
+                (
+                    f"{post.equations.target}_post {addition(pre.population, event, windows)}",
+                    f"{counter}_post += 1.0",
+                ),
+            )
+            for event in pre.equations.events
+            if event in RASTER
+        )
+        return Synaptic(f"synapses{ends}", pre.name, post.name, projection, windows, counter, f"events{ends}", pathways)
