@@ -49,9 +49,19 @@ class Diagnosis:
         return max(self.layers, key=lambda layer: layer.relative)
 
     @property
+    def path(self) -> tuple[Stage, ...]:
+        """The stages that lead from the ANN to the graph; one of fewer bits is not among them."""
+        names: list[str] = []
+        name: str | None = self.graph_stage
+        while name is not None:
+            names.append(name)
+            name = self.stage(name).before
+        return tuple(self.stage(name) for name in reversed(names))
+
+    @property
     def worst_stage(self) -> Stage | None:
-        """The stage that loses most accuracy; None if none loses any."""
-        losses = [(stage, loss) for stage in self.stages if (loss := self.loss(stage)) is not None]
+        """The stage on the path to the graph that loses most accuracy; None if none loses any."""
+        losses = [(stage, loss) for stage in self.path if (loss := self.loss(stage)) is not None]
         stage, loss = max(losses, key=lambda pair: pair[1])
         return stage if loss > 0 else None
 

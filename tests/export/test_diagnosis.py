@@ -134,6 +134,7 @@ def test_stages_of_a_trained_network(trained: Any, widths: dict[int, Conversion]
     ]
     assert [stage.before for stage in found.stages] == [None, *(stage.name for stage in found.stages[:-1])]
     assert found.graph_stage == "SNN, 16 bits"
+    assert found.path == found.stages[:-1]
     assert (found.method, found.bits, found.steps, found.images) == ("qcfs", 16, 8, len(trained.labels))
     with torch.no_grad():
         scores = trained.model(torch.from_numpy(trained.encoding.table()[0][trained.pixels]))
@@ -150,10 +151,10 @@ def test_stages_of_a_trained_network(trained: Any, widths: dict[int, Conversion]
 
 def test_clipping_is_a_stage_and_a_cause(small_conv_net: Make) -> None:
     """A percentile that cuts off the upper half of all activations."""
-    model, x = small_conv_net(), pixels(80)
+    model, x = small_conv_net(), pixels(40)
     labels = model(real(x).float()).argmax(1).numpy()
     widths = {24: converted("percentile", model, 24, percentile=50.0)}
-    found = diagnose(model, COLOUR, widths[24].graph, widths, x, labels, 256, input_shape=SHAPE)
+    found = diagnose(model, COLOUR, widths[24].graph, widths, x, labels, 128, input_shape=SHAPE)
     assert found.stages[0].accuracy == 1.0
     assert found.worst_stage is found.stages[1]
     assert found.stages[1].name == "ANN, clipped at the thresholds"
@@ -308,6 +309,7 @@ def test_the_sentence_names_the_layer_whose_thresholds_are_wrong(trained: Any, w
     assert found.worst_layer.relative > 0.8
     assert found.worst_stage is not None
     assert (found.worst_stage.name, found.worst_stage.before) == ("this graph", "SNN, 16 bits")
+    assert [stage.name for stage in found.path[-3:]] == ["SNN, 24 bits", "SNN, 16 bits", "this graph"]
     loss = 100 * (found.stage("SNN, 16 bits").accuracy - found.stage("this graph").accuracy)
     sentence = found.sentence()
     assert sentence.startswith(f"Worst layer: {name}, which misses what its ANN layer gives for the same input by ")
@@ -330,14 +332,14 @@ def test_the_sentence_names_the_layer_of_few_bits(trained: Any, widths: dict[int
 
 @pytest.mark.parametrize("method", METHODS)
 def test_damage_in_a_residual_convolutional_net(small_conv_net: Make, method: str) -> None:
-    model, x = conv_model(small_conv_net, method), pixels(60)
+    model, x = conv_model(small_conv_net, method), pixels(30)
     labels = model(real(x).float()).argmax(1).numpy()
     widths = {bits: converted(method, model, bits) for bits in (24, 16)}
-    whole = diagnose(model, COLOUR, widths[16].graph, widths, x, labels, 64, input_shape=SHAPE)
+    whole = diagnose(model, COLOUR, widths[16].graph, widths, x, labels, 32, input_shape=SHAPE)
     assert whole.graph_stage == "SNN, 16 bits"
     assert max(layer.causes["integers"] for layer in whole.layers) < 0.01
     for name in ("joined", "second"):
-        found = diagnose(model, COLOUR, with_thresholds(widths[16].graph, name, 10), widths, x, labels, 64, input_shape=SHAPE)
+        found = diagnose(model, COLOUR, with_thresholds(widths[16].graph, name, 10), widths, x, labels, 32, input_shape=SHAPE)
         assert found.worst_layer.name == name
         assert f"Worst layer: {name}" in found.sentence()
 
