@@ -35,13 +35,14 @@ class Activity:
     positive, negative : tuple of uint64 arrays, shape (tiles, N, 8)
         One bit an image; tile k holds steps 8 k to 8 k + 7. Of kind ``aec`` both planes are positive: primary, compensation.
     positive_counts, negative_counts : int32 arrays, shape (N, 64)
-        Spikes summed over steps; lanes beyond the block's images hold anything. Valid until the next population is run.
+        Spikes summed over steps, None where there cannot be any; lanes beyond the block's images hold anything. Valid until the
+        next population is run.
     """
 
     positive: tuple[Words, ...]
     negative: tuple[Words, ...]
     positive_counts: NDArray[np.int32]
-    negative_counts: NDArray[np.int32]
+    negative_counts: NDArray[np.int32] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +102,11 @@ class Course:
     def _begin(self, layer: Layer, inputs: Lanes) -> tuple[Lanes, Lanes | None]:
         """Membranes before the first step, with what comes in it alone, and what comes in every step; both (N, 64) or None."""
         population, dtype = layer.population, MEMBRANES[layer.membranes]
-        always = self._room.zeros("constant", (population.size, LANES), dtype)
-        once = self._room.zeros("membranes", (population.size, LANES), dtype)
-        once[:] = population.v_init[:, None]
-        (always if population.bias_mode == "every_step" else once)[:] += population.bias.astype(dtype)[:, None]
+        always = self._room.empty("constant", (population.size, LANES), dtype)
+        once = self._room.empty("membranes", (population.size, LANES), dtype)
+        repeated = population.bias_mode == "every_step"
+        once[:] = (population.v_init if repeated else population.v_init + population.bias)[:, None]
+        always[:] = population.bias[:, None] if repeated else 0
         for way in layer.injected:
             self._add_values(way, inputs, always if self.graph.input.bias_mode == "every_step" else once)
         return once, always if layer.injected or population.bias.any() else None
@@ -120,16 +122,21 @@ class Course:
 
     def _fire(self, layer: Layer, inputs: Lanes, fired: dict[str, Activity], lanes: int) -> Activity:
         """All steps of a population of kind ``if`` or ``signed_if``."""
-        planes, counts = self._planes(layer.population, 1 + (layer.population.kind == "signed_if"))
+        signs = 1 + (layer.population.kind == "signed_if")
+        planes, counts = self._planes(layer.population, signs), self._counts(layer.population, signs)
         self._integrate(layer, inputs, fired, lanes, planes, counts, None)
-        return Activity((planes[0],), tuple(planes[1:]) if counts[1].any() else (), *counts)
+        if signs == 1:
+            return Activity((planes[0],), (), counts[0], None)
+        return Activity((planes[0],), (planes[1],) if counts[1].any() else (), counts[0], counts[1])
 
-    def _planes(self, population: Population, planes: int) -> tuple[list[Words], list[NDArray[np.int32]]]:
-        """Room for what a population fires: planes of words, and two arrays of counts."""
+    def _planes(self, population: Population, number: int) -> list[Words]:
+        """Room for what a population fires."""
         shape = len(self.tiles()), population.size, STEPS
-        words = [self._room.zeros(f"words {plane} {population.name}", shape, np.uint64) for plane in range(planes)]
-        counts = [self._room.zeros(f"counts {sign}", (population.size, LANES), np.int32) for sign in range(2)]
-        return words, counts
+        return [self._room.zeros(f"words {plane} {population.name}", shape, np.uint64) for plane in range(number)]
+
+    def _counts(self, population: Population, number: int) -> list[NDArray[np.int32]]:
+        """Room for spike counts."""
+        return [self._room.zeros(f"counts {sign}", (population.size, LANES), np.int32) for sign in range(number)]
 
     def _read(self, layer: Layer, inputs: Lanes, fired: dict[str, Activity]) -> Lanes:
         """Membranes of the readout in all steps."""
@@ -179,7 +186,7 @@ class Course:
                 positive=address(planes[0][tile]) if planes else None,
                 negative=address(planes[1][tile]) if len(planes) > 1 else None,
                 positive_counts=address(counts[0]) if counts else None,
-                negative_counts=address(counts[1]) if counts else None,
+                negative_counts=address(counts[1]) if len(counts) > 1 else None,
                 readout=address(readout[first : first + STEPS]) if readout is not None else None,
             )
             self.library.functions.simd_population(
@@ -219,7 +226,7 @@ class Course:
         membranes, _ = self._begin(layer, inputs)
         for way in layer.ways:
             self._add_values(way, self._decode(way.key[0], fired[way.key[0]], range(self.steps)), membranes)
-        planes, counts = self._planes(population, 2)
+        planes, (counts,) = self._planes(population, 2), self._counts(population, 1)
         thresholds = [population.tables[f"{spike}_threshold"] for spike in ("primary", "compensation")]
         self.library.functions.simd_encode(
             self.library.isa,
@@ -229,9 +236,9 @@ class Course:
             *(address(table) for table in thresholds),
             address(membranes),
             *(address(plane) for plane in planes),
-            address(counts[0]),
+            address(counts),
         )
-        return Activity(tuple(planes), (), *counts)
+        return Activity(tuple(planes), (), counts, None)
 
     def _read_coded(self, layer: Layer, inputs: Lanes, fired: dict[str, Activity], readout: Lanes) -> None:
         """The readout of an AEC graph: one slot after the other."""
@@ -279,8 +286,10 @@ class Course:
                 )
         return sums.reshape(-1, LANES)[: self.steps]
 
-    def sum_counts(self, counts: NDArray[np.int32], factors: NDArray[np.int64]) -> NDArray[np.int64]:
+    def sum_counts(self, counts: NDArray[np.int32] | None, factors: NDArray[np.int64]) -> NDArray[np.int64]:
         """Spikes times a factor for each neuron, summed over neurons and steps, shape (64,)."""
         sums = np.zeros(LANES, np.int64)
+        if counts is None:
+            return sums
         self.library.functions.simd_sum_counts(self.library.isa, len(factors), address(factors), address(counts), address(sums))
         return sums

@@ -40,7 +40,8 @@ def run_whole(course: Course, plan: Plan, values: NDArray[np.int64], record: NDA
         span = slice(plan.offset[p], plan.offset[p + 1])
         ones = np.ones(population.size, np.int64)
         out.positive[:, span] = activity.positive_counts[:, :images].T
-        out.negative[:, span] = activity.negative_counts[:, :images].T
+        if activity.negative_counts is not None:
+            out.negative[:, span] = activity.negative_counts[:, :images].T
         out.positive_by_step[:, p] = course.sum_spikes(activity.positive, ones)[:, :images].T
         out.negative_by_step[:, p] = course.sum_spikes(activity.negative, ones)[:, :images].T
         for r, projection in enumerate(ways):
@@ -74,7 +75,7 @@ def run_reduced(course: Course, values: NDArray[np.int64], input: InputMode) -> 
     def keep(population: Population, activity: Activity) -> None:
         name, ones = population.name, np.ones(population.size, np.int64)
         counts = (activity.positive_counts, activity.negative_counts)
-        spikes[name] = SpikeCounts(*(each[:, :images].sum(axis=1, dtype=np.int32)[None].astype(np.int64) for each in counts))
+        spikes[name] = SpikeCounts(*(_by_neuron(each, population.size, images) for each in counts))
         by_image[name] = SpikeCounts(*(course.sum_counts(each, ones)[:images] for each in counts))
         by_step[name] = SpikeCounts(*(course.sum_steps(planes, ones)[None] for planes in (activity.positive, activity.negative)))
         for projection in graph.out_of(name):
@@ -118,6 +119,13 @@ def run_reduced(course: Course, values: NDArray[np.int64], input: InputMode) -> 
         messages=messages,
         wall_seconds={"build": 0.0, "run": 0.0},
     )
+
+
+def _by_neuron(counts: NDArray[np.int32] | None, neurons: int, images: int) -> NDArray[np.int64]:
+    """Spikes of each neuron, summed over images, shape (1, N)."""
+    if counts is None:
+        return np.zeros((1, neurons), np.int64)
+    return np.asarray(counts[:, :images].sum(axis=1, dtype=np.int32)[None], np.int64)
 
 
 def _emissions(graph: SpikingGraph, steps: int) -> int:

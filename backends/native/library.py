@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -153,10 +154,15 @@ class Room:
 
     def zeros(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """Zeros that begin at a cache line, valid until the next call with this name."""
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        array = self.empty(name, shape, dtype)
+        array.fill(0)
+        return array
+
+    def empty(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """As ``zeros``, with anything in it."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
         if name not in self._buffers or len(self._buffers[name]) < size + 63:
             self._buffers[name] = np.empty(size + 63, np.uint8)
         start = -self._buffers[name].ctypes.data % 64
         array: NDArray[Any] = self._buffers[name][start : start + size].view(dtype).reshape(shape)
-        array.fill(0)
         return array

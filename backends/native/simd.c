@@ -12,6 +12,8 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
+#define AVX2 __attribute__((target("avx2")))
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")))
 #endif
 
 #define VERSION 1
@@ -157,6 +159,27 @@ SCATTER(16)
 SCATTER(32)
 SCATTER(64)
 
+/* The masks (0 or -1) in a vector of 32- or 64-bit integers, one bit each. */
+#if defined(__x86_64__)
+#define PACK(ISA, TARGET, BITS32, BITS64)                                                             \
+    TARGET static inline uint32_t pack_32_##ISA(const void *masks) { return (uint32_t)(BITS32); } \
+    TARGET static inline uint32_t pack_64_##ISA(const void *masks) { return (uint32_t)(BITS64); }
+PACK(plain, , _mm_movemask_ps(*(const __m128 *)masks), _mm_movemask_pd(*(const __m128d *)masks))
+PACK(avx2, AVX2, _mm256_movemask_ps(*(const __m256 *)masks), _mm256_movemask_pd(*(const __m256d *)masks))
+PACK(avx512, AVX512, _mm512_movepi32_mask(*(const __m512i *)masks), _mm512_movepi64_mask(*(const __m512i *)masks))
+#else
+static inline uint32_t pack_32_plain(const void *masks)
+{
+    const uint32_t *mask = masks;
+    return (mask[0] & 1) | (mask[1] & 2) | (mask[2] & 4) | (mask[3] & 8);
+}
+static inline uint32_t pack_64_plain(const void *masks)
+{
+    const uint64_t *mask = masks;
+    return (uint32_t)((mask[0] & 1) | (mask[1] & 2));
+}
+#endif
+
 #define ISA plain
 #define TARGET
 #define WIDTH 16
@@ -164,7 +187,7 @@ SCATTER(64)
 #include "simd_types.h"
 
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) static inline uint64_t pack_bytes_avx2(const int8_t *bytes)
+AVX2 static inline uint64_t pack_bytes_avx2(const int8_t *bytes)
 {
     const uint32_t low = _mm256_movemask_epi8(_mm256_loadu_si256((const __m256i *)bytes));
     const uint32_t high = _mm256_movemask_epi8(_mm256_loadu_si256((const __m256i *)(bytes + 32)));
@@ -172,18 +195,18 @@ __attribute__((target("avx2"))) static inline uint64_t pack_bytes_avx2(const int
 }
 
 #define ISA avx2
-#define TARGET __attribute__((target("avx2")))
+#define TARGET AVX2
 #define WIDTH 32
 #define REGISTERS 8
 #include "simd_types.h"
 
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))) static inline uint64_t pack_bytes_avx512(const int8_t *bytes)
+AVX512 static inline uint64_t pack_bytes_avx512(const int8_t *bytes)
 {
     return _mm512_movepi8_mask(_mm512_loadu_si512(bytes));
 }
 
 #define ISA avx512
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")))
+#define TARGET AVX512
 #define WIDTH 64
 #define REGISTERS 16
 #include "simd_types.h"

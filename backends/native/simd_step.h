@@ -47,6 +47,55 @@ TARGET static inline void NAME(gather, CURRENT_BITS, ISA)(
 }
 #endif
 
+#define WIDE NAME4(Wide, CURRENT_BITS, MEMBRANE_BITS, ISA)
+#define NARROW NAME4(Narrow, CURRENT_BITS, MEMBRANE_BITS, ISA)
+#define TALLY NAME4(Tally, CURRENT_BITS, MEMBRANE_BITS, ISA)
+#define PART (WIDTH * 8 / MEMBRANE_BITS) /* images in a vector of membranes */
+typedef MEMBRANE WIDE __attribute__((vector_size(WIDTH)));
+typedef CURRENT NARROW __attribute__((vector_size(PART * CURRENT_BITS / 8), aligned(CURRENT_BITS / 8)));
+typedef int32_t TALLY __attribute__((vector_size(PART * 4), aligned(4)));
+
+/* What PART images' neurons j do in all steps, with everything in registers; the constants select the code. */
+TARGET __attribute__((always_inline)) static inline void NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(
+    const Population *p, int64_t j, int part, const CURRENT (*current)[LANES], uint64_t *positive, uint64_t *negative,
+    const int kind, const int zero_reset)
+{
+    const int64_t at = j * LANES + part * PART;
+    WIDE v, constant = {0}, threshold = {0}, threshold_neg = {0}, spikes = {0}, taken = {0}, net = {0};
+    memcpy(&v, (MEMBRANE *)p->membranes + at, sizeof v);
+    if (p->constant) memcpy(&constant, (const MEMBRANE *)p->constant + at, sizeof constant);
+    if (kind != READOUT) threshold += ((const MEMBRANE *)p->threshold)[j];
+    if (kind == SIGNED_IF) {
+        threshold_neg += ((const MEMBRANE *)p->threshold_neg)[j];
+        net = __builtin_convertvector(*(const TALLY *)(p->net + at), WIDE);
+    }
+    for (int64_t step = 0; step < p->steps; step++) {
+        const WIDE x = v + constant + __builtin_convertvector(*(const NARROW *)(current[step] + part * PART), WIDE);
+        if (kind == READOUT) {
+            v = x;
+            for (int i = 0; i < PART; i++) p->readout[(step * p->neurons + j) * LANES + part * PART + i] = x[i];
+            continue;
+        }
+        const WIDE spike = x >= threshold;
+        v = zero_reset ? x & ~spike : x - (threshold & spike);
+        spikes -= spike;
+        positive[step] |= (uint64_t)NAME(pack, MEMBRANE_BITS, ISA)(&spike) << (part * PART);
+        if (kind == SIGNED_IF) {
+            const WIDE memory = (x <= -threshold_neg) & (net > 0);
+            v += threshold_neg & memory;
+            net += memory - spike;
+            taken -= memory;
+            negative[step] |= (uint64_t)NAME(pack, MEMBRANE_BITS, ISA)(&memory) << (part * PART);
+        }
+    }
+    memcpy((MEMBRANE *)p->membranes + at, &v, sizeof v);
+    if (kind != READOUT) *(TALLY *)(p->positive_counts + at) += __builtin_convertvector(spikes, TALLY);
+    if (kind == SIGNED_IF) {
+        *(TALLY *)(p->negative_counts + at) += __builtin_convertvector(taken, TALLY);
+        *(TALLY *)(p->net + at) = __builtin_convertvector(net, TALLY);
+    }
+}
+
 TARGET static void NAME4(population, CURRENT_BITS, MEMBRANE_BITS, ISA)(const Population *p, const Arrival *arrivals, int64_t count)
 {
     for (int64_t j = 0; j < p->neurons; j++) {
@@ -67,65 +116,30 @@ TARGET static void NAME4(population, CURRENT_BITS, MEMBRANE_BITS, ISA)(const Pop
                 if (a->negative) NAME(gather, CURRENT_BITS, ISA)(to, sources, weights, taps, a->negative + step, 1);
             }
         }
-        MEMBRANE v[LANES];
-        MEMBRANE constant[LANES];
-        memcpy(v, (MEMBRANE *)p->membranes + j * LANES, sizeof v);
-        if (p->constant)
-            memcpy(constant, (const MEMBRANE *)p->constant + j * LANES, sizeof constant);
-        else
-            memset(constant, 0, sizeof constant);
-        if (p->kind == READOUT) {
-            for (int64_t step = 0; step < p->steps; step++)
-                for (int i = 0; i < LANES; i++) {
-                    v[i] += constant[i] + current[step][i];
-                    p->readout[(step * p->neurons + j) * LANES + i] = v[i];
-                }
-            memcpy((MEMBRANE *)p->membranes + j * LANES, v, sizeof v);
-            continue;
+        uint64_t positive[STEPS] = {0}, negative[STEPS] = {0};
+        for (int part = 0; part < LANES / PART; part++) {
+            if (p->kind == READOUT)
+                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, part, current, positive, negative, READOUT, 0);
+            else if (p->kind == IF && p->zero_reset)
+                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, part, current, positive, negative, IF, 1);
+            else if (p->kind == IF)
+                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, part, current, positive, negative, IF, 0);
+            else if (p->zero_reset)
+                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, part, current, positive, negative, SIGNED_IF, 1);
+            else
+                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, part, current, positive, negative, SIGNED_IF, 0);
         }
-        const MEMBRANE threshold = ((const MEMBRANE *)p->threshold)[j];
-        int8_t spikes[LANES] = {0};
-        if (p->kind == IF) {
-            const MEMBRANE keep = p->zero_reset ? 0 : -1;
-            for (int64_t step = 0; step < p->steps; step++) {
-                int8_t fired[LANES];
-                for (int i = 0; i < LANES; i++) {
-                    const MEMBRANE x = v[i] + constant[i] + current[step][i];
-                    const MEMBRANE spike = -(MEMBRANE)(x >= threshold);
-                    v[i] = (x - (threshold & spike)) & (keep | ~spike);
-                    fired[i] = (int8_t)spike;
-                    spikes[i] -= fired[i];
-                }
-                p->positive[STEPS * j + step] = NAME(pack, bytes, ISA)(fired) & p->lanes;
-            }
-        } else {
-            const MEMBRANE threshold_neg = ((const MEMBRANE *)p->threshold_neg)[j];
-            const MEMBRANE keep = p->zero_reset ? 0 : -1;
-            int8_t taken[LANES] = {0};
-            int32_t *net = p->net + j * LANES;
-            for (int64_t step = 0; step < p->steps; step++) {
-                int8_t fired[LANES], back[LANES];
-                for (int i = 0; i < LANES; i++) {
-                    const MEMBRANE x = v[i] + constant[i] + current[step][i];
-                    const MEMBRANE spike = -(MEMBRANE)(x >= threshold);
-                    const MEMBRANE memory = -(MEMBRANE)((x <= -threshold_neg) & (net[i] > 0));
-                    v[i] = ((x - (threshold & spike)) & (keep | ~spike)) + (threshold_neg & memory);
-                    fired[i] = (int8_t)spike;
-                    back[i] = (int8_t)memory;
-                    net[i] += (int32_t)memory - (int32_t)spike;
-                    spikes[i] -= fired[i];
-                    taken[i] -= back[i];
-                }
-                p->positive[STEPS * j + step] = NAME(pack, bytes, ISA)(fired) & p->lanes;
-                p->negative[STEPS * j + step] = NAME(pack, bytes, ISA)(back) & p->lanes;
-            }
-            for (int i = 0; i < LANES; i++) p->negative_counts[j * LANES + i] += taken[i];
+        for (int64_t step = 0; step < p->steps; step++) {
+            if (p->positive) p->positive[STEPS * j + step] = positive[step] & p->lanes;
+            if (p->negative) p->negative[STEPS * j + step] = negative[step] & p->lanes;
         }
-        for (int i = 0; i < LANES; i++) p->positive_counts[j * LANES + i] += spikes[i];
-        memcpy((MEMBRANE *)p->membranes + j * LANES, v, sizeof v);
     }
 }
 
 #undef VECTOR
 #undef PER_STEP
 #undef GROUP
+#undef WIDE
+#undef NARROW
+#undef TALLY
+#undef PART
