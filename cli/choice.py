@@ -117,15 +117,19 @@ def choose(
     return conversion._replace(graph=SpikingGraph(graph.populations, graph.projections, kept)), choices
 
 
-def chosen_steps(graph: SpikingGraph, steps: str, data: str | None) -> tuple[int, StepsChoice | None]:
+def chosen_steps(graph: SpikingGraph, steps: str | None, data: str | None) -> tuple[int, StepsChoice | None]:
     """The T of `simulate`: a number, or auto: what the graph says was chosen for it, else measured now.
+
+    An AEC graph has no choice: it runs for its slots.
 
     Raises
     ------
     ConfigError
         If it is neither a number >= 1 nor auto.
     """
-    number = whole_or_auto("--steps", steps)
+    number = (graph.slots or DEFAULT_STEPS) if steps is None else whole_or_auto("--steps", steps)
+    if number is None and graph.slots is not None:
+        return graph.slots, None
     if number is not None:
         if number < 1:
             raise ConfigError(f"--steps {number}: expected at least 1, or auto")

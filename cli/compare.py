@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sparsespike.backends.base import Backend, RunResult
 from sparsespike.backends.compare import first_divergence
 from sparsespike.cli.console import err, out, print_json, print_table
-from sparsespike.cli.options import DEFAULT_STEPS, Backends, Data, Images, Json, Steps, chosen_backends, images_for
+from sparsespike.cli.options import DEFAULT_STEPS, Backends, Data, Images, Json, chosen_backends, images_for
 from sparsespike.common.errors import ConfigError
 from sparsespike.export.graph import SpikingGraph
 from sparsespike.export.graphfile import load_graph
@@ -24,7 +24,7 @@ def compare(
     backend: Backends = ["native", "brian2"],  # noqa: B006  # typer copies the default
     data: Data = None,
     images: Images = 20,
-    steps: Steps = DEFAULT_STEPS,
+    steps: Annotated[int | None, typer.Option(help="Time steps T. Default: 32; of an AEC graph, its slots.", min=1)] = None,
     as_json: Json = False,
 ) -> None:
     """Run the same images on several backends and print the first divergence, if there is one.
@@ -39,7 +39,7 @@ def compare(
     network = load_graph(graph)
     backends = chosen_backends(backend, network)
     inputs, _ = images_for(network, data, images)
-    results = run_recorded(network, backends, inputs, steps)
+    results = run_recorded(network, backends, inputs, steps or network.slots or DEFAULT_STEPS)
     first, *others = results
     rows: list[dict[str, Any]] = []
     for other in others:
@@ -53,7 +53,7 @@ def compare(
     else:
         spikes = sum(int(counts.events.sum()) for name, counts in first.spikes.items() if name in network.spiking)
         events = sum(int(counts.sum()) for counts in first.events.values())
-        title = f"{len(inputs):,} images, T = {steps}: {spikes:,} spikes, {events:,} synaptic events"
+        title = f"{len(inputs):,} images, T = {first.steps}: {spikes:,} spikes, {events:,} synaptic events"
         print_table(title, ("reference", "backend", "equal"), [(r["reference"], r["backend"], r["equal"]) for r in rows])
     if any(not row["equal"] for row in rows):
         raise typer.Exit(1)

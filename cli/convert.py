@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ import numpy as np
 import typer
 from rich.markup import escape
 
-from sparsespike.cli.choice import Wanted, choose
+from sparsespike.cli.choice import Wanted, choose, whole_or_auto
 from sparsespike.cli.console import err, out, print_json, print_prose, print_table
 from sparsespike.cli.options import Data, Json, counted_progress
 from sparsespike.common.errors import ConfigError
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from sparsespike.export.build import Conversion
     from sparsespike.export.calibrate import Calibration
 
-PERCENTILES = {"snm": 100.0, "percentile": 99.9}
-"""Percentile of the activations that becomes the threshold, by method, unless one is given."""
+PERCENTILES = {"snm": 100.0, "percentile": 99.9, "aec": 100.0}
+"""Percentile of the activations that becomes the threshold (of aec: the largest value sent), by method, unless one is given."""
 METHODS = ("qcfs", *PERCENTILES)
+AEC_STEPS = 16
 
 
 def convert(
@@ -37,7 +39,10 @@ def convert(
         Path | None, typer.Option("--out", help="Graph file. Default: graph.safetensors beside the model.")
     ] = None,
     method: Annotated[
-        str, typer.Option(help="qcfs for networks trained with QCFS activations; snm or percentile for ReLU.")
+        str,
+        typer.Option(
+            help="qcfs for networks with (CS-)QCFS activations; snm or percentile for ReLU; aec for AEC activations or ReLU."
+        ),
     ] = "qcfs",
     bits: Annotated[
         str, typer.Option(help="Width of a weight, sign included: 8 for Loihi, up to 24; auto: as few as --margin allows.")
@@ -46,12 +51,17 @@ def convert(
         float | None, typer.Option(help="--bits auto: accuracy that may be lost, in points of a percent. Default: 0.5.")
     ] = None,
     steps: Annotated[
-        str | None, typer.Option(help="auto: find the T at which accuracy saturates; a number: T for --bits auto. Default: 32.")
+        str | None,
+        typer.Option(
+            help="auto: find the T at which accuracy saturates; a number: T for --bits auto (default 32), or of aec (default 16)."
+        ),
     ] = None,
     percentile: Annotated[
-        float | None, typer.Option(help="snm, percentile: of the activations, becomes the threshold. Default: 100, 99.9.")
+        float | None,
+        typer.Option(help="snm, percentile, aec: of activations, becomes the threshold. Default: 100, 99.9, 100."),
     ] = None,
-    calibration: Annotated[int | None, typer.Option(help="snm, percentile: training images. Default: 512.", min=1)] = None,
+    calibration: Annotated[int | None, typer.Option(help="snm, percentile, aec: training images. Default: 512.", min=1)] = None,
+    payload_bits: Annotated[int | None, typer.Option(help="aec: width of what a spike carries. Default: 12.")] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -63,6 +73,8 @@ def convert(
 
     sparsespike convert runs/relu --method snm --calibration 1000 --percentile 99.9
 
+    sparsespike convert runs/relu --method aec --steps 16
+
     sparsespike convert runs/sparse --bits auto --margin 0.5 --steps auto
     """
     require("torch", extra="train")
@@ -71,12 +83,16 @@ def convert(
 
     if method not in METHODS:
         raise ConfigError(f"--method {method!r}: expected one of {', '.join(METHODS)}")
-    wanted = Wanted.read(bits, margin, steps)
-    if method == "qcfs" and (percentile, calibration, None if wanted.chooses else data) != (None, None, None):
-        raise ConfigError(
-            "--percentile, --calibration and --data are for snm and percentile: qcfs takes its thresholds from training"
-        )
+    if payload_bits is not None and method != "aec":
+        raise ConfigError(f"--payload-bits is for aec: spikes of {method} carry nothing")
     network, known = load_model(model)
+    trained = has_trained_thresholds(network, method)
+    last_slot = aec_steps(steps, trained) if method == "aec" else None
+    wanted = Wanted.read(bits, margin, None if method == "aec" else steps)
+    if trained and (percentile, calibration, None if wanted.chooses else data) != (None, None, None):
+        raise ConfigError(
+            "--percentile, --calibration and --data are for methods that calibrate: this network was trained with thresholds"
+        )
     found = verdicts(network)
     if not as_json:
         print_table(
@@ -84,8 +100,11 @@ def convert(
             ("layer", "type", "output", "converts", "becomes"),
             [(v.layer, v.type, "x".join(map(str, v.shape or ())), v.accepted, v.text) for v in found],
         )
-    images = None if method == "qcfs" else calibration_images(known, data, calibration or 512, percentile or PERCENTILES[method])
-    (graph, report, _), choices = choose(wanted, lambda width: convert_model(network, known, method, width, images), known, data)
+    images = None if trained else calibration_images(known, data, calibration or 512, percentile or PERCENTILES[method])
+    settings = {name: value for name, value in (("steps", last_slot), ("payload_bits", payload_bits)) if value is not None}
+    (graph, report, _), choices = choose(
+        wanted, lambda width: convert_model(network, known, method, width, images, **settings), known, data
+    )
     target = graph_file or (model if model.is_dir() else model.parent) / "graph.safetensors"
     save_graph(graph, target)
     if as_json:
@@ -113,6 +132,31 @@ def convert(
     out.print(f"Wrote {target} ({target.stat().st_size / 1e6:.2f} MB). Next: sparsespike simulate {target}")
 
 
+def has_trained_thresholds(network: nn.Module, method: str) -> bool:
+    """Whether a method takes its thresholds from the network, without calibration."""
+    from sparsespike.ann.aec import AEC
+
+    return method == "qcfs" or (method == "aec" and any(isinstance(module, AEC) for module in network.modules()))
+
+
+def aec_steps(steps: str | None, trained: bool) -> int | None:
+    """The T of an AEC conversion; None where training has fixed it.
+
+    Raises
+    ------
+    ConfigError
+        If it is given although training has fixed it, or is no number.
+    """
+    if trained:
+        if steps is not None:
+            raise ConfigError("--steps: this network was trained with AEC activations of one T; leave it out")
+        return None
+    number = AEC_STEPS if steps is None else whole_or_auto("--steps", steps)
+    if number is None:
+        raise ConfigError("--steps auto: an AEC graph is made for one T; give a number")
+    return number
+
+
 def convert_run(model: Path, bits: int) -> tuple[SpikingGraph, ConversionReport]:
     """Load a model trained with QCFS, convert it, and keep in the graph where it came from."""
     from sparsespike.ann.checkpoint import load_model
@@ -126,6 +170,7 @@ def convert_model(
 ) -> Conversion:
     """Convert a trained model by a method; ``settings`` are further arguments of the method's converter."""
     from sparsespike.ann.encoding import Encoding
+    from sparsespike.export.aec import convert_aec
     from sparsespike.export.balance import convert_percentile
     from sparsespike.export.qcfs import convert_qcfs
     from sparsespike.export.snm import convert_snm
@@ -140,11 +185,15 @@ def convert_model(
         "classes": known.get("classes"),
     }
     encoding: Encoding = Encoding.from_dict(known["encoding"])
-    if images is None:
+    if method == "qcfs":
         return convert_qcfs(network, encoding, bits, provenance=provenance, **settings)
-    calibrated = convert_snm if method == "snm" else convert_percentile
+    converters: dict[str, Callable[..., Conversion]] = {
+        "snm": convert_snm,
+        "percentile": convert_percentile,
+        "aec": convert_aec,
+    }
     with counted_progress() as progress:
-        return calibrated(network, encoding, images, bits, provenance=provenance, progress=progress, **settings)
+        return converters[method](network, encoding, images, bits, provenance=provenance, progress=progress, **settings)
 
 
 def calibration_images(known: dict[str, Any], data: str | None, count: int, percentile: float) -> Calibration:

@@ -12,7 +12,14 @@ import typer
 from rich.markup import escape
 
 from sparsespike.cli.console import out, print_json, print_prose, print_table
-from sparsespike.cli.convert import METHODS, PERCENTILES, calibration_images, convert_model
+from sparsespike.cli.convert import (
+    AEC_STEPS,
+    METHODS,
+    PERCENTILES,
+    calibration_images,
+    convert_model,
+    has_trained_thresholds,
+)
 from sparsespike.cli.options import DEFAULT_STEPS, Data, Json, counted_progress, images_for
 from sparsespike.common.errors import ConfigError, GraphError
 from sparsespike.common.extras import require
@@ -24,10 +31,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sparsespike.export.build import Conversion
-    from sparsespike.export.calibrate import Calibration
     from sparsespike.export.diagnosis import Diagnosis
 
-KNOWN_METHODS = tuple(dict.fromkeys((*METHODS, "aec")))
 WIDTHS = (24, 16, 8)
 """Bits at which the model is converted, to tell what rounding costs."""
 IMAGES = 500
@@ -107,9 +112,9 @@ def _recipe(graph: SpikingGraph, path: Path | None) -> tuple[str, dict[str, Any]
     report = graph.provenance.get("conversion")
     settings = report.get("settings") if isinstance(report, dict) else None
     method = graph.provenance.get("method")
-    if method not in KNOWN_METHODS or not isinstance(settings, dict):
+    if method not in METHODS or not isinstance(settings, dict):
         raise GraphError(
-            f"graph file '{path}': found the method {method!r} in its provenance, expected one of {', '.join(KNOWN_METHODS)} and "
+            f"graph file '{path}': found the method {method!r} in its provenance, expected one of {', '.join(METHODS)} and "
             "its settings; convert the model again with `sparsespike convert`"
         )
     return str(method), settings
@@ -119,32 +124,22 @@ def _converter(
     network: nn.Module, known: dict[str, Any], data: str | None, method: str, settings: dict[str, Any]
 ) -> Callable[[int], Conversion]:
     """The conversion at a number of bits, by a method with the settings that its report names."""
-    if method not in KNOWN_METHODS:
-        raise ConfigError(f"--method {method!r}: expected one of {', '.join(KNOWN_METHODS)}")
+    if method not in METHODS:
+        raise ConfigError(f"--method {method!r}: expected one of {', '.join(METHODS)}")
     percentile, count = settings.get("percentile"), settings.get("calibration_images")
-    asked = percentile is not None or count is not None
-    if method == "qcfs" and asked:
-        raise ConfigError("--percentile and --calibration are for snm and percentile: qcfs takes its thresholds from training")
     images = None
-    if method in PERCENTILES or asked:
-        images = calibration_images(known, data, count or 512, percentile or PERCENTILES.get(method, 100.0))
-    if method == "aec":
-        return _aec(network, known, images, settings)
-    further = {name: settings[name] for name in ("granularity", "v_init") if name in settings}
+    if has_trained_thresholds(network, method):
+        if percentile is not None or count is not None:
+            raise ConfigError(
+                "--percentile and --calibration are for methods that calibrate: this network was trained with thresholds"
+            )
+    else:
+        images = calibration_images(known, data, count or 512, percentile or PERCENTILES[method])
+    names = ("payload_bits", "force_compensation") if method == "aec" else ("granularity", "v_init")
+    further = {name: settings[name] for name in names if name in settings}
+    if method == "aec" and images is not None:
+        further["steps"] = settings.get("T", AEC_STEPS)
     return lambda bits: convert_model(network, known, method, bits, images, **further)
-
-
-def _aec(
-    network: nn.Module, known: dict[str, Any], images: Calibration | None, settings: dict[str, Any]
-) -> Callable[[int], Conversion]:
-    from sparsespike.ann.encoding import Encoding
-    from sparsespike.export.aec import convert_aec
-
-    further: dict[str, Any] = {name: settings[name] for name in ("payload_bits", "force_compensation") if name in settings}
-    if images is not None and "T" in settings:
-        further["steps"] = settings["T"]
-    encoding = Encoding.from_dict(known["encoding"])
-    return lambda bits: convert_aec(network, encoding, images, bits, **further)
 
 
 def _write(folder: Path, diagnosis: Diagnosis, document: dict[str, Any]) -> None:

@@ -18,7 +18,6 @@ from sparsespike.backends.bulk import BulkResult, run_blocks
 from sparsespike.cli.choice import chosen_steps
 from sparsespike.cli.console import print_json, print_prose, print_table
 from sparsespike.cli.options import (
-    DEFAULT_STEPS,
     Backends,
     Data,
     Images,
@@ -43,8 +42,12 @@ def simulate(
     data: Data = None,
     images: Images = None,
     steps: Annotated[
-        str, typer.Option(help="Time steps T; auto: where accuracy saturates, as chosen by convert or on validation images.")
-    ] = str(DEFAULT_STEPS),
+        str | None,
+        typer.Option(
+            help="Time steps T; auto: where accuracy saturates, as chosen by convert or on validation images. "
+            "Default: 32; of an AEC graph, its slots."
+        ),
+    ] = None,
     input_mode: Annotated[
         str,
         typer.Option(

@@ -132,7 +132,11 @@ def convert_aec(
         "thresholds": "trained" if calibration is None else "calibrated",
     }
     if calibration is not None:
-        settings |= {"percentile": calibration.percentile, "calibration_images": len(calibration.pixels)}
+        settings |= {
+            "percentile": calibration.percentile,
+            "calibration_images": len(calibration.pixels),
+            "force_compensation": force_compensation,
+        }
     report = ConversionReport("aec", bits, settings, tuple(layer_reports(populations, folded, rounded, {})))
     return assemble(nodes, folded, rounded, report, encoding, {**(provenance or {}), "T": slots - 1})
 

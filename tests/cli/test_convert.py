@@ -47,11 +47,34 @@ def test_snm_and_percentile(sparsespike: Run, folder: Path) -> None:
     assert "Converted with SNM, 16 bits" in table.out
 
 
+def test_aec(sparsespike: Run, folder: Path) -> None:
+    accuracy = json.loads((folder / "summary.json").read_text())["test_accuracy"]
+    target = folder / "aec.safetensors"
+    converted = sparsespike("convert", folder, "--method", "aec", "--steps", 12, "--out", target, "--json")
+    assert converted.code == 0, converted.err
+    assert json.loads(converted.out)["settings"]["T"] == 12
+    graph = load_graph(target)
+    assert (graph.slots, {graph.population(name).kind for name in graph.spiking}) == (13, {"aec"})
+    (run,) = json.loads(sparsespike("simulate", target, "--json").out)["runs"]
+    assert len(run["accuracy_by_step"]) == 13
+    assert run["accuracy_by_step"][-1] > accuracy - 0.05
+    refused = sparsespike("simulate", target, "--steps", 32)
+    assert refused.code == 2
+    assert "found steps = 32, expected 13, the T + 1 slots" in " ".join(refused.err.split())
+    equal = sparsespike("compare", target, "--backend", "native", "--backend", "brian2", "--images", 5)
+    assert equal.code == 0, equal.err
+    assert "T = 13" in equal.out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--method", "aec2"), "--method 'aec2': expected one of qcfs, snm, percentile"),
-        (("--method", "qcfs", "--percentile", "99"), "--percentile, --calibration and --data are for snm and percentile"),
+        (("--method", "aec2"), "--method 'aec2': expected one of qcfs, snm, percentile, aec"),
+        (("--method", "qcfs", "--percentile", "99"), "--percentile, --calibration and --data are for methods that calibrate"),
+        (("--method", "aec", "--steps", "auto"), "--steps auto: an AEC graph is made for one T; give a number"),
+        (("--method", "aec", "--steps", "0"), "AEC has T = 0, expected at least 1"),
+        (("--method", "aec", "--steps", "5", "--payload-bits", "3"), "expected at most 2: later primary thresholds"),
+        (("--method", "snm", "--payload-bits", "8"), "--payload-bits is for aec: spikes of snm carry nothing"),
         (("--method", "qcfs"), "found the activation ReLU, expected QCFS"),
         (("--method", "snm", "--calibration", "3"), "calibration: found 3 images, expected at least 16"),
         (("--method", "snm", "--calibration", "100000"), "--calibration 100000: the training split has"),

@@ -191,7 +191,7 @@ def test_the_topology_stays_and_everything_comes_once() -> None:
     assert {p.bias_mode for p in graph.populations} == {"once"}
     assert (graph.slots, graph.provenance["T"], graph.provenance["method"]) == (6, 5, "aec")
     expected = {"T": 5, "payload_bits": 12, "thresholds": "calibrated", "percentile": 100.0, "calibration_images": 32}
-    assert report.settings == expected
+    assert report.settings == {**expected, "force_compensation": False}
     for name in graph.spiking:
         tables = graph.population(name).tables
         assert tables["primary_payload"][0] == 2**12 - 1
