@@ -104,12 +104,16 @@ class Course:
         population, dtype = layer.population, MEMBRANES[layer.membranes]
         always = self._room.empty("constant", (population.size, LANES), dtype)
         once = self._room.empty("membranes", (population.size, LANES), dtype)
-        repeated = population.bias_mode == "every_step"
-        once[:] = (population.v_init if repeated else population.v_init + population.bias)[:, None]
-        always[:] = population.bias[:, None] if repeated else 0
+        once[:] = population.v_init[:, None]
+        if population.bias_mode == "once":
+            once += population.bias.astype(dtype)[:, None]
+        repeated = self.graph.input.bias_mode == "every_step" and bool(layer.injected)
+        constant = repeated or (population.bias_mode == "every_step" and population.bias.any())
+        if constant:
+            always[:] = population.bias[:, None] if population.bias_mode == "every_step" else 0
         for way in layer.injected:
-            self._add_values(way, inputs, always if self.graph.input.bias_mode == "every_step" else once)
-        return once, always if layer.injected or population.bias.any() else None
+            self._add_values(way, inputs, always if repeated else once)
+        return once, always if constant else None
 
     def _add_values(self, way: Way, values: Lanes, current: Lanes) -> None:
         """Add weights times values of shape (n_pre, 64) to a current of shape (n_post, 64)."""
@@ -162,20 +166,21 @@ class Course:
         membranes, constant = self._begin(layer, inputs)
         net = self._room.zeros("net", (population.size, LANES), np.int32) if population.kind == "signed_if" else None
         gathered, scattered = self._choose(layer, fired)
-        arrivals = [(way.arrival(), fired[way.key[0]]) for way in gathered]
-        for tile, first in enumerate(self.tiles()):
-            steps = min(STEPS, self.steps - first)
-            arrived = self._scatter(layer, scattered, fired, tile, steps) if scattered else None
-            array = (Arrival * len(arrivals))()
-            for k, ((arrival, _), activity) in enumerate(arrivals):
-                arrival.positive = address(activity.positive[0][tile])
-                arrival.negative = address(activity.negative[0][tile]) if activity.negative else None
-                array[k] = arrival
+        arrivals, rooms = (Arrival * len(gathered))(), []
+        # What is scattered lies ready for one tile at a time; without it the kernel goes through all tiles in one call.
+        for tile, first in enumerate(self.tiles() if scattered else (0,)):
+            for k, way in enumerate(gathered):
+                arrivals[k], room = way.arrival()
+                rooms.append(room)
+                positive, negative = fired[way.key[0]].positive, fired[way.key[0]].negative
+                arrivals[k].positive = address(positive[0][tile])
+                arrivals[k].negative = address(negative[0][tile]) if negative else None
+            arrived = self._scatter(layer, scattered, fired, tile) if scattered else None
             populace = Populace(
                 kind=_KINDS[population.kind],
                 zero_reset=population.reset == "zero",
                 neurons=population.size,
-                steps=steps,
+                steps=min(STEPS, self.steps - first) if scattered else self.steps,
                 lanes=lanes,
                 membranes=address(membranes),
                 constant=address(constant),
@@ -187,10 +192,10 @@ class Course:
                 negative=address(planes[1][tile]) if len(planes) > 1 else None,
                 positive_counts=address(counts[0]) if counts else None,
                 negative_counts=address(counts[1]) if len(counts) > 1 else None,
-                readout=address(readout[first : first + STEPS]) if readout is not None else None,
+                readout=address(readout[first:]) if readout is not None else None,
             )
             self.library.functions.simd_population(
-                self.library.isa, layer.currents, layer.membranes, ctypes.byref(populace), array, len(arrivals)
+                self.library.isa, layer.currents, layer.membranes, ctypes.byref(populace), arrivals, len(arrivals)
             )
 
     def _choose(self, layer: Layer, fired: dict[str, Activity]) -> tuple[list[Way], list[Way]]:
@@ -206,7 +211,7 @@ class Course:
             (scattered if room <= SCATTER_ROOM and SCATTER_NS * events < gathering else gathered).append(way)
         return gathered, scattered
 
-    def _scatter(self, layer: Layer, ways: list[Way], fired: dict[str, Activity], tile: int, steps: int) -> NDArray[Any]:
+    def _scatter(self, layer: Layer, ways: list[Way], fired: dict[str, Activity], tile: int) -> NDArray[Any]:
         """What the events of one tile carry, summed up, shape (8, N, 64)."""
         arrived = self._room.zeros("arrived", (STEPS, layer.population.size, LANES), CURRENTS[layer.currents])
         for way in ways:
@@ -215,7 +220,7 @@ class Course:
             for negate, planes in enumerate((activity.positive, activity.negative)):
                 for plane in planes:
                     self.library.functions.simd_scatter(
-                        layer.currents, ctypes.byref(departure), address(plane[tile]), steps, negate, address(arrived)
+                        layer.currents, ctypes.byref(departure), address(plane[tile]), negate, address(arrived)
                     )
             del rooms  # held until here
         return arrived
@@ -270,20 +275,18 @@ class Course:
         """Spikes times a factor for each neuron, summed over neurons and images, shape (steps,)."""
         sums = np.zeros((len(self.tiles()), STEPS), np.int64)
         for plane in planes:
-            for tile in range(len(plane)):
-                self.library.functions.simd_sum_steps(
-                    self.library.isa, len(factors), address(factors), address(plane[tile]), address(sums[tile])
-                )
+            self.library.functions.simd_sum_steps(
+                self.library.isa, len(plane), len(factors), address(factors), address(plane), address(sums)
+            )
         return sums.ravel()[: self.steps]
 
     def sum_spikes(self, planes: Sequence[Words], factors: NDArray[np.int64]) -> Lanes:
         """Spikes times a factor for each neuron, summed over neurons, shape (steps, 64)."""
         sums = np.zeros((len(self.tiles()), STEPS, LANES), np.int64)
         for plane in planes:
-            for tile in range(len(plane)):
-                self.library.functions.simd_sum_spikes(
-                    self.library.isa, len(factors), address(factors), address(plane[tile]), address(sums[tile])
-                )
+            self.library.functions.simd_sum_spikes(
+                self.library.isa, len(plane), len(factors), address(factors), address(plane), address(sums)
+            )
         return sums.reshape(-1, LANES)[: self.steps]
 
     def sum_counts(self, counts: NDArray[np.int32] | None, factors: NDArray[np.int64]) -> NDArray[np.int64]:

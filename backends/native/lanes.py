@@ -56,6 +56,7 @@ class Way:
             geometry=(*g[:2], *g[4:6], *g[10:12]),
             room_sources=address(rooms[0]),
             room_weights=address(rooms[1]),
+            n_pre=len(self.fan_out),
         ), rooms
 
     def departure(self) -> tuple[Departure, tuple[NDArray[Any], ...]]:

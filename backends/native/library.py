@@ -31,6 +31,7 @@ class Arrival(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("pointers", "sources", "offsets", "weights")),
         ("geometry", ctypes.c_int64 * 6),
         *((name, ctypes.c_void_p) for name in ("room_sources", "room_weights", "positive", "negative")),
+        ("n_pre", ctypes.c_int64),
     )
 
 
@@ -46,7 +47,7 @@ class Departure(ctypes.Structure):
 
 
 class Populace(ctypes.Structure):
-    """A population in the steps of one tile; see ``Population`` in ``simd.c``."""
+    """A population and its steps; see ``Population`` in ``simd.c``."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("kind", "zero_reset", "neurons", "steps")),
@@ -122,13 +123,13 @@ def _declared(functions: Any) -> Any:
         "simd_version": [],
         "simd_best": [],
         "simd_population": [number, number, number, ctypes.POINTER(Populace), ctypes.POINTER(Arrival), number],
-        "simd_scatter": [number, ctypes.POINTER(Departure), array, number, number, array],
+        "simd_scatter": [number, ctypes.POINTER(Departure), array, number, array],
         "simd_values": [number, number, number, ctypes.POINTER(Arrival), array, array],
         "simd_decode": [number, number, array, number, array, array],
         "simd_encode": [number, number, number, ctypes.c_uint64, *[array] * 6],
         "simd_sum_counts": [number, number, array, array, array],
-        "simd_sum_steps": [number, number, array, array, array],
-        "simd_sum_spikes": [number, number, array, array, array],
+        "simd_sum_steps": [number, number, number, array, array, array],
+        "simd_sum_spikes": [number, number, number, array, array, array],
     }
     for name, types in arguments.items():
         function = getattr(functions, name)

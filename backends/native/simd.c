@@ -31,8 +31,9 @@ typedef struct {
     int64_t geometry[6];      /* input y, x, stride y, x, output y, x */
     int32_t *room_sources;    /* of a convolution: room for the weights of one neuron */
     void *room_weights;
-    const uint64_t *positive; /* (n_pre, 8) */
+    const uint64_t *positive; /* (tiles, n_pre, 8) */
     const uint64_t *negative; /* likewise, or NULL if none fired -1 */
+    int64_t n_pre;
 } Arrival;
 
 /* One projection that leaves a population, for the scatter. */
@@ -46,7 +47,7 @@ typedef struct {
     int32_t *room_weights;
 } Departure;
 
-/* One population and 8 steps (or fewer, in the last). */
+/* One population; a tile is 8 steps, the last may have fewer. */
 typedef struct {
     int64_t kind, zero_reset, neurons, steps;
     uint64_t lanes;            /* bits of the images that are there */
@@ -54,13 +55,13 @@ typedef struct {
     const void *constant;      /* added in each step; or NULL */
     const void *threshold;     /* (neurons,) */
     const void *threshold_neg; /* (neurons,) */
-    const void *scattered;     /* (8, neurons, 64) of type CURRENT: what has arrived already; or NULL */
+    const void *scattered;     /* (8, neurons, 64) of type CURRENT: what has arrived already, for a single tile; or NULL */
     int32_t *net;              /* (neurons, 64) spikes less negative spikes so far, of kind signed_if */
-    uint64_t *positive;        /* (neurons, 8), filled */
+    uint64_t *positive;        /* (tiles, neurons, 8), filled */
     uint64_t *negative;
     int32_t *positive_counts;  /* (neurons, 64), added to */
     int32_t *negative_counts;
-    int64_t *readout;          /* (8, neurons, 64), filled, of kind readout */
+    int64_t *readout;          /* (steps, neurons, 64), filled, of kind readout */
 } Population;
 
 #define PASTE2(a, b) a##_##b
@@ -137,15 +138,15 @@ static inline int64_t fan_out(const Departure *d, int64_t j, const int32_t **tar
 
 /* current[step][target][image] += weight for every spike: event-driven, for few spikes. */
 #define SCATTER(BITS)                                                                                                    \
-    static void scatter_##BITS(const Departure *d, const uint64_t *words, int64_t steps, int negate, int##BITS##_t *current) \
+    static void scatter_##BITS(const Departure *d, const uint64_t *words, int negate, int##BITS##_t *current)                \
     {                                                                                                                    \
         for (int64_t j = 0; j < d->n_pre; j++) {                                                                         \
             uint64_t any = 0;                                                                                            \
-            for (int64_t step = 0; step < steps; step++) any |= words[STEPS * j + step];                                 \
+            for (int64_t step = 0; step < STEPS; step++) any |= words[STEPS * j + step];                                 \
             if (!any) continue;                                                                                          \
             const int32_t *targets, *weights;                                                                            \
             const int64_t taps = fan_out(d, j, &targets, &weights);                                                      \
-            for (int64_t step = 0; step < steps; step++)                                                                 \
+            for (int64_t step = 0; step < STEPS; step++)                                                                 \
                 for (uint64_t word = words[STEPS * j + step]; word; word &= word - 1) {                                  \
                     int##BITS##_t *to = current + step * d->n_post * LANES + __builtin_ctzll(word);                      \
                     for (int64_t k = 0; k < taps; k++) {                                                                 \
@@ -236,19 +237,31 @@ EXPORT int64_t simd_best(void)
     return 0;
 }
 
-/* Up to 8 steps of a population; currents of 16, 32 or 64 bits are 0, 1, 2, membranes of 32 or 64 bits 0, 1. */
-EXPORT void simd_population(
-    int64_t isa, int64_t currents, int64_t membranes, const Population *population, const Arrival *arrivals, int64_t count)
+/* All steps of a population; currents of 16, 32 or 64 bits are 0, 1, 2, membranes of 32 or 64 bits 0, 1. Both structures are used
+ * up: their pointers are moved on from tile to tile. */
+EXPORT void simd_population(int64_t isa, int64_t currents, int64_t membranes, Population *p, Arrival *arrivals, int64_t count)
 {
-    CHOOSE(isa, population_table)[currents][membranes](population, arrivals, count);
+    const int64_t steps = p->steps;
+    for (int64_t first = 0; first < steps; first += STEPS) {
+        p->steps = steps - first < STEPS ? steps - first : STEPS;
+        CHOOSE(isa, population_table)[currents][membranes](p, arrivals, count);
+        if (p->positive) p->positive += STEPS * p->neurons;
+        if (p->negative) p->negative += STEPS * p->neurons;
+        if (p->readout) p->readout += STEPS * p->neurons * LANES;
+        for (int64_t r = 0; r < count; r++) {
+            arrivals[r].positive += STEPS * arrivals[r].n_pre;
+            if (arrivals[r].negative) arrivals[r].negative += STEPS * arrivals[r].n_pre;
+        }
+    }
 }
 
+/* What the spikes of one tile carry, words (n_pre, 8), is added to current (8, n_post, 64), or taken off it. */
 EXPORT void simd_scatter(
-    int64_t currents, const Departure *departure, const uint64_t *words, int64_t steps, int64_t negate, void *current)
+    int64_t currents, const Departure *departure, const uint64_t *words, int64_t negate, void *current)
 {
-    if (currents == 0) scatter_16(departure, words, steps, (int)negate, current);
-    else if (currents == 1) scatter_32(departure, words, steps, (int)negate, current);
-    else scatter_64(departure, words, steps, (int)negate, current);
+    if (currents == 0) scatter_16(departure, words, (int)negate, current);
+    else if (currents == 1) scatter_32(departure, words, (int)negate, current);
+    else scatter_64(departure, words, (int)negate, current);
 }
 
 /* current (n_post, 64) += weights times values (n_pre, 64), both of 32 or 64 bits (0, 1); the arrival's weights are of 32 bits. */
@@ -278,14 +291,16 @@ EXPORT void simd_sum_counts(int64_t isa, int64_t n, const int64_t *factors, cons
     CHOOSE(isa, sum_counts)(n, factors, counts, sums);
 }
 
-/* sums (8,): of factor times spikes over neurons and images, for each step. */
-EXPORT void simd_sum_steps(int64_t isa, int64_t n, const int64_t *factors, const uint64_t *words, int64_t *sums)
+/* sums (tiles, 8): of factor times spikes over neurons and images, for each step. */
+EXPORT void simd_sum_steps(int64_t isa, int64_t tiles, int64_t n, const int64_t *factors, const uint64_t *words, int64_t *sums)
 {
-    CHOOSE(isa, sum_steps)(n, factors, words, sums);
+    for (int64_t tile = 0; tile < tiles; tile++)
+        CHOOSE(isa, sum_steps)(n, factors, words + tile * n * STEPS, sums + tile * STEPS);
 }
 
-/* sums (8, 64): of factor times spikes over neurons, for each step and image. */
-EXPORT void simd_sum_spikes(int64_t isa, int64_t n, const int64_t *factors, const uint64_t *words, int64_t *sums)
+/* sums (tiles, 8, 64): of factor times spikes over neurons, for each step and image. */
+EXPORT void simd_sum_spikes(int64_t isa, int64_t tiles, int64_t n, const int64_t *factors, const uint64_t *words, int64_t *sums)
 {
-    CHOOSE(isa, sum_spikes)(n, factors, words, sums);
+    for (int64_t tile = 0; tile < tiles; tile++)
+        CHOOSE(isa, sum_spikes)(n, factors, words + tile * n * STEPS, sums + tile * STEPS * LANES);
 }
