@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsespike.backends.base import Counting, InputMode, RunResult, SpikeCounts, prepare, updates
-from sparsespike.backends.brian2.equations import EXACT
 from sparsespike.backends.brian2.job import Job, Outcome, Recording
 from sparsespike.backends.brian2.package import load_brian2
+from sparsespike.backends.brian2.plan import check_currents
 from sparsespike.backends.brian2.runtime import run_here
 from sparsespike.backends.expansion import check_max_synapses, too_many_synapses
-from sparsespike.common.errors import ConfigError, MembraneOverflowError
-from sparsespike.export.bounds import bounds
+from sparsespike.common.errors import ConfigError
 from sparsespike.export.graph import Key, SpikingGraph
 
 BYTES_PER_SYNAPSE = 50
@@ -121,7 +120,7 @@ class Brian2Backend:
             If the inputs do not fit the graph.
         """
         values = prepare(self, graph, inputs, steps, record, input)
-        _check_currents(graph, steps)
+        check_currents(graph)
         job = Job(graph, values, steps, frozenset(record), input, self._batch or _default_batch(graph, steps))
         return _result(self.name, job, self._simulate(job))
 
@@ -164,24 +163,6 @@ def _result(backend: str, job: Job, outcome: Outcome) -> RunResult:
         rasters=_join(parts, lambda part: part.rasters, np.concatenate),
         wall_seconds=outcome.seconds,
     )
-
-
-def _check_currents(graph: SpikingGraph, steps: int) -> None:
-    """Refuse what could leave the exact range within a single step; membranes are watched while they run.
-
-    Those of AEC graphs are proven to stay in it, once and for all.
-    """
-    if graph.slots is not None:
-        return
-    for name, bound in bounds(graph, steps).items():
-        population = graph.population(name)
-        bias, v_init = (int(abs(values.astype(object)).max()) for values in (population.bias, population.v_init))
-        largest = max(bound.current + bias, v_init)
-        if largest >= EXACT:
-            raise MembraneOverflowError(
-                f"Brian2: current and bias (or initial membrane) of population {name!r} can reach {largest} in one step, "
-                f"expected less than 2^{EXACT.bit_length() - 1}, where float64 is exact; convert the network with fewer bits"
-            )
 
 
 def _default_batch(graph: SpikingGraph, steps: int) -> int:

@@ -19,6 +19,7 @@ class Network:
     b2 : module
         The package brian2.
     plan : Plan
+        Of a known number of steps.
     drives : mapping of str to array, shape (images, N)
         What is injected, by population.
     images : int
@@ -39,14 +40,15 @@ class Network:
     """
 
     def __init__(self, b2: Any, plan: Plan, drives: dict[str, NDArray[np.int64]], images: int) -> None:
-        self._b2, self._plan = b2, plan
+        assert plan.steps is not None
+        self._b2, self._plan, self._window = b2, plan, plan.steps * b2.second
         self._steps = b2.Clock(dt=b2.second, name="step_clock")
-        self._images = b2.Clock(dt=plan.steps * b2.second, name="image_clock")
+        self._images = b2.Clock(dt=self._window, name="image_clock")
         self._groups: dict[str, Any] = {}
-        self.duration = plan.timing.windows(images) * plan.steps * b2.second
+        self.duration = plan.timing.windows(images) * self._window
         self.namespace: dict[str, Any] = {"steps": plan.steps}
         for name, function in plan.injected.items():
-            self.namespace[function] = b2.TimedArray(drives[name], dt=plan.steps * b2.second, name=function)
+            self.namespace[function] = b2.TimedArray(drives[name], dt=self._window, name=function)
         for function, values in plan.tables.items():
             self.namespace[function] = b2.TimedArray(values, dt=b2.second, name=function)
         self.fired: dict[tuple[str, str], Any] = {}
@@ -101,7 +103,7 @@ class Network:
             "w : 1 (constant)",
             on_pre={path: "\n".join(pathway.code) for path, pathway in paths.items()},
             on_event={path: pathway.event for path, pathway in paths.items()},
-            delay=dict.fromkeys(paths, plan.windows * self._plan.steps * self._b2.second),
+            delay=dict.fromkeys(paths, plan.windows * self._window),
             clock=self._steps,
             name=plan.name,
         )

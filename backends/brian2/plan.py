@@ -21,6 +21,7 @@ from sparsespike.backends.brian2.equations import (
     rate_equations,
 )
 from sparsespike.backends.brian2.timing import Timing
+from sparsespike.common.errors import MembraneOverflowError
 from sparsespike.export.bounds import bounds
 from sparsespike.export.graph import Population, Projection, SpikingGraph
 
@@ -46,6 +47,29 @@ def drives(graph: SpikingGraph, inputs: NDArray[np.int64], mode: InputMode) -> d
 def simulated(graph: SpikingGraph, mode: InputMode) -> tuple[Projection, ...]:
     """The projections that run inside the simulation: all, but in mode ``current`` those that leave the input."""
     return tuple(p for p in graph.projections if mode == "events" or p.pre != graph.input.name)
+
+
+def check_currents(graph: SpikingGraph) -> None:
+    """Refuse what could leave the exact range within a single step; membranes are watched while they run.
+
+    Those of AEC graphs are proven to stay in it, once and for all.
+
+    Raises
+    ------
+    MembraneOverflowError
+        Naming the population.
+    """
+    if graph.slots is not None:
+        return
+    for name, bound in bounds(graph, 1).items():
+        population = graph.population(name)
+        bias, v_init = (int(abs(values.astype(object)).max()) for values in (population.bias, population.v_init))
+        largest = max(bound.current + bias, v_init)
+        if largest >= EXACT:
+            raise MembraneOverflowError(
+                f"Brian2: current and bias (or initial membrane) of population {name!r} can reach {largest} in one step, "
+                f"expected less than 2^{EXACT.bit_length() - 1}, where float64 is exact; convert the network with fewer bits"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +112,8 @@ class Plan:
     Parameters
     ----------
     graph : SpikingGraph
-    steps : int
-        Steps of an image; in the code of Brian2, the name ``steps``.
+    steps : int or None
+        Steps of an image; in the code of Brian2, the name ``steps``. None if it is not known yet.
     mode : {"events", "current"}
 
     Attributes
@@ -103,8 +127,8 @@ class Plan:
         By population, the function that holds its ``drives``.
     """
 
-    def __init__(self, graph: SpikingGraph, steps: int, mode: InputMode) -> None:
-        self.graph, self.steps, self.mode = graph, steps, mode
+    def __init__(self, graph: SpikingGraph, steps: int | None, mode: InputMode) -> None:
+        self.graph, self.steps = graph, steps
         self.timing = Timing(graph)
         self.number = {name: k for k, name in enumerate(graph.order)}
         receivers = [p.post for p in graph.out_of(graph.input.name)] if mode == "current" else [graph.input.name]
@@ -132,6 +156,8 @@ class Plan:
         """Populations whose membrane is not proven to stay exact; those of AEC graphs are."""
         if self.graph.slots is not None:
             return frozenset()
+        if self.steps is None:
+            return frozenset(self.graph.order)
         return frozenset(name for name, bound in bounds(self.graph, self.steps).items() if bound.membrane >= EXACT)
 
     def _table_names(self, name: str) -> dict[str, str]:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 from sparsespike.export.graph import Projection, SpikingGraph
 
+OWN_SLOTS = ("start", "groups", "thresholds", "synapses", "resets", "end")
+"""Slots that every schedule of Brian2 must have."""
 EVENTS = 3
 """Most events of a population."""
 _FIRING = [f"{stage}{event}" for event in range(EVENTS) for stage in ("test", "apply")]
@@ -36,11 +38,11 @@ class Timing:
 
     @property
     def schedule(self) -> list[str]:
-        """Brian2's schedule; its own slots have to stay."""
-        own = ("start", "groups", "thresholds", "synapses", "resets", "end")
+        """All slots of a step, in order."""
+        first, *last = OWN_SLOTS
         if self.graph.slots is not None:
-            return [own[0], "begin", *WINDOW_STAGES, *own[1:]]
-        return [own[0], "begin", *(self.slot(stage, name) for name in self.graph.order for stage in RATE_STAGES), *own[1:]]
+            return [first, "begin", *WINDOW_STAGES, *last]
+        return [first, "begin", *(self.slot(stage, name) for name in self.graph.order for stage in RATE_STAGES), *last]
 
     def slot(self, stage: str, name: str) -> str:
         """The slot in which a population does something."""

@@ -1,0 +1,35 @@
+"""``sparsespike export``: a graph as a program of another simulator, for those who do not have this package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsespike.backends.brian2.script import write_script
+from sparsespike.cli.console import out
+from sparsespike.common.errors import ConfigError
+from sparsespike.export.graph import SpikingGraph
+from sparsespike.export.graphfile import load_graph
+
+TARGETS: Mapping[str, Callable[[SpikingGraph, Path], list[Path]]] = {"brian2": write_script}
+"""What writes a graph into a folder, by the name of the simulator; each gives the files that it wrote."""
+
+
+def export(
+    graph: Annotated[Path, typer.Argument(help="A graph file (.safetensors).")],
+    to: Annotated[str, typer.Option("--to", help=f"One of: {', '.join(TARGETS)}.")],
+    folder: Annotated[Path, typer.Option("--out", help="The folder that the program and its data are written to.")],
+) -> None:
+    """Write a graph as a program that runs without sparsespike and gives the same spikes, events and readout.
+
+    The program says in its first lines what it needs and how it is run.
+
+    Example: sparsespike export runs/sparse/graph.safetensors --to brian2 --out exported
+    """
+    if to not in TARGETS:
+        raise ConfigError(f"--to {to!r}: expected one of {', '.join(TARGETS)}")
+    for path in TARGETS[to](load_graph(graph), folder):
+        out.print(str(path), highlight=False, markup=False)
