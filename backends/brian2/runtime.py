@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +14,7 @@ from sparsespike.backends.brian2.network import Network
 from sparsespike.backends.brian2.package import EXACT_NUMBERS, load_brian2, preferences
 from sparsespike.backends.brian2.plan import Plan, drives
 from sparsespike.backends.brian2.recording import read
-from sparsespike.common.errors import BackendError
+from sparsespike.common.errors import BackendError, SparseSpikeError
 
 
 def run_here(job: Job, target: Literal["numpy", "cython"]) -> Outcome:
@@ -21,7 +23,7 @@ def run_here(job: Job, target: Literal["numpy", "cython"]) -> Outcome:
     Raises
     ------
     BackendError
-        If the program has chosen another device of Brian2 than its runtime.
+        If the program has chosen another device of Brian2 than its runtime, or Cython's code cannot be compiled.
     MembraneOverflowError
         If a membrane left the range in which float64 is exact.
     """
@@ -34,7 +36,7 @@ def run_here(job: Job, target: Literal["numpy", "cython"]) -> Outcome:
     recordings, running, start = [], 0.0, 0
     begin = time.perf_counter()
     plan = Plan(job.graph, job.steps, job.input)
-    with preferences(b2, {"codegen.target": target, **EXACT_NUMBERS}):
+    with preferences(b2, {"codegen.target": target, **EXACT_NUMBERS}), _explained(target):
         for inputs in job.batches:
             network = Network(b2, plan, drives(job.graph, inputs, job.input), len(inputs))
             running += _run(b2, network)
@@ -42,6 +44,23 @@ def run_here(job: Job, target: Literal["numpy", "cython"]) -> Outcome:
             start += len(inputs)
     seconds = {"build": time.perf_counter() - begin - running, "run": running}
     return Outcome(recordings, b2.__version__, seconds)
+
+
+@contextmanager
+def _explained(target: str) -> Iterator[None]:
+    """Say what compiled code needs; what Brian2, Cython or the compiler raise without it can be anything."""
+    try:
+        yield
+    except SparseSpikeError:
+        raise
+    except Exception as error:
+        if target == "numpy":
+            raise
+        raise BackendError(
+            f"backend 'brian2-cython': Brian2 failed ({type(error).__name__}: {error}); it needs a C++ compiler and a folder for "
+            "compiled code that can be written to (its preference codegen.runtime.cython.cache_dir): see to these, or use the "
+            "backend 'brian2'"
+        ) from error
 
 
 def _run(b2: Any, network: Network) -> float:

@@ -244,6 +244,26 @@ def test_preferences_of_the_program_are_neither_used_nor_changed() -> None:
         b2.prefs.core.default_float_dtype, b2.prefs.codegen.target = before
 
 
+def test_cython_without_a_compiler_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    b2 = load_brian2()
+    for variable in ("CC", "CXX"):
+        monkeypatch.setenv(variable, "false")
+    before = b2.prefs.codegen.runtime.cython.cache_dir
+    b2.prefs.codegen.runtime.cython.cache_dir = str(tmp_path)
+    try:
+        with pytest.raises(BackendError, match=r"'brian2-cython': Brian2 failed \((.|\n)*'false'(.|\n)*it needs a C\+\+"):
+            Brian2Backend("cython").run(*CASES["single_neuron"]())
+    finally:
+        b2.prefs.codegen.runtime.cython.cache_dir = before
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["signed_memory", "bias_modes", "negative_inputs", "aec_skips"])
+def test_cython_equals_the_reference(name: str) -> None:
+    """Compiled once a minute and case, and kept in Brian2's own cache."""
+    assert check_conformance(Brian2Backend("cython", batch=2), {name: CASES[name]}) == {}
+
+
 def test_another_device_of_the_program_is_an_error() -> None:
     b2 = load_brian2()
     b2.set_device("cpp_standalone", build_on_run=False)
