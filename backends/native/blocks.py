@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsespike.backends.native.lanes import CURRENTS, GATHER_NS, MEMBRANES, SCATTER_NS, SCATTER_ROOM, Layer, Way
+from sparsespike.backends.native.lanes import CURRENTS, GATHER_NS, MEMBRANES, ROOM_EVENTS, SCATTER_NS, SCATTER_ROOM, Layer, Way
 from sparsespike.backends.native.library import LANES, STEPS, Arrival, Library, Populace, Room, address
 from sparsespike.export.graph import Population, SpikingGraph
 
@@ -208,7 +208,8 @@ class Course:
             signs = 1 + len(activity.negative)
             events = sum(int(self.sum_steps(planes, way.fan_out).sum()) for planes in (activity.positive, activity.negative))
             gathering = GATHER_NS[layer.currents] * way.nnz * self.steps * signs
-            (scattered if room <= SCATTER_ROOM and SCATTER_NS * events < gathering else gathered).append(way)
+            scattering = SCATTER_NS * (events + ROOM_EVENTS * layer.population.size * self.steps)
+            (scattered if room <= SCATTER_ROOM and scattering < gathering else gathered).append(way)
         return gathered, scattered
 
     def _scatter(self, layer: Layer, ways: list[Way], fired: dict[str, Activity], tile: int) -> NDArray[Any]:

@@ -18,10 +18,12 @@ CURRENTS = (np.int16, np.int32, np.int64)
 MEMBRANES = (np.int32, np.int64)
 SCATTER_ROOM = 2**26
 """Most bytes that scattered currents of one tile may take; wider populations gather, whatever the activity."""
-GATHER_NS = (0.2, 0.4, 0.8)
-"""Time of one synapse, one step and 64 images, with currents of 16, 32 and 64 bits; and ..."""
-SCATTER_NS = 3.0
-"""... of one event. Measured on one core (AMD EPYC, AVX-512); they decide about speed alone."""
+GATHER_NS = (1.5, 3.0, 5.5)
+"""Time to gather one synapse for 64 images in one step, with currents of 16, 32 and 64 bits."""
+SCATTER_NS = 1.5
+"""Time to scatter one event. All three are measured (one core of an AMD EPYC, AVX-512) and decide about speed alone."""
+ROOM_EVENTS = 25
+"""What it takes to keep scattered currents of 64 images, for one neuron and step, in events."""
 
 
 @dataclass(frozen=True, eq=False)
