@@ -9,7 +9,7 @@ thresholds, a graph for every T), and of what it was fine-tuned to, where the fo
     sparsespike finetune NAME --method aec --steps T --out NAME-aec-TT
 
 Calibration takes 512 training images. All runs are on the native backend with 16-bit weights; a finished row is kept in
-benchmarks/results/conversion/curves and not computed again.
+benchmarks/results/conversion/curves and not computed again, unless with more images.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ def _run(graph: SpikingGraph, pixels: NDArray[Any], steps: int, label: str) -> B
             done += images
             progress(f"{label}, T = {steps}", done, len(pixels))
 
-        return run_blocks(NativeBackend(), graph, pixels, steps, block=BLOCK, input="current", progress=advance)
+        return run_blocks(
+            NativeBackend(counting="computed"), graph, pixels, steps, block=BLOCK, input="current", progress=advance
+        )
 
 
 def _events_so_far(graph: SpikingGraph, result: BulkResult) -> NDArray[np.float64]:
@@ -131,7 +133,7 @@ def row(run: str, method: str, record: dict[str, Any]) -> tuple[Any, ...]:
     at = "" if found is None else f"{found.start}..{found.end}"
     cells = [f"{100 * curve[t]:.2f}" if t in curve else "" for t in STEPS]
     last = record["events"].get("64") or list(record["events"].values())[-1]
-    return run, method, f"{100 * record['ann']:.2f}", *cells, at, gap, f"{last / 1000:,.0f}"
+    return run, f"{record['images']:,}", method, f"{100 * record['ann']:.2f}", *cells, at, gap, f"{last / 1000:,.0f}"
 
 
 def saturated(record: dict[str, Any]) -> Saturation | None:
@@ -154,17 +156,20 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="imagefolder:PATH with train/<class>/ and test/<class>/, or cifar10")
     parser.add_argument("--runs", type=Path, default=Path("runs/cifar10-mlp"), help="folder of the run folders")
     parser.add_argument("--only", nargs="+", help="run folders; all with a finished ReLU network by default")
+    parser.add_argument("--images", type=int, help="test images, evenly spread; all by default")
     options = parser.parse_args()
     names = options.only or sorted(p.parent.name for p in options.runs.glob("*/summary.json"))
     names = [name for name in names if "-cs-qcfs" not in name and "-aec-T" not in name]
     with counted_progress() as progress:
         splits = load(options.data, validation=0.04, seed=0, progress=progress)
+    count = options.images or len(splits.test)
+    test = splits.test.take(np.arange(count) * len(splits.test) // count)
     for name in names:
         for method, run, makers in graphs(options.runs / name, splits.train):
             file = RESULTS / "curves" / f"{name}, {method}.json".replace(", ", "_").replace(" = ", "").replace(" ", "-")
-            if file.exists():
+            if file.exists() and json.loads(file.read_text(encoding="utf-8"))["images"] >= count:
                 continue
-            record = measure(run, makers, splits.test, f"{name}, {method}")
+            record = measure(run, makers, test, f"{name}, {method}")
             facts = {"run": name, "method": method, **record, **machine(), "load": os.getloadavg()[0]}
             write_text(file, json.dumps(facts, indent=1) + "\n")
             print(*row(name, method, record), flush=True)
@@ -175,7 +180,7 @@ def write_results() -> None:
     """The table of all curves, and a plot for each run."""
     records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((RESULTS / "curves").glob("*.json"))]
     columns = (
-        *("run", "method", "ANN_%"),
+        *("run", "images", "method", "ANN_%"),
         *(f"T={t}_%" for t in STEPS),
         *("saturation T (start..end)", "gap there_points", "AC events at the last T_thousand"),
     )
