@@ -248,7 +248,10 @@ def test_nothing_depends_on_the_batch(trained: Any, widths: dict[int, Conversion
 
 
 def with_removed_neurons() -> tuple[nn.Module, np.ndarray]:
-    """Neuron 0 of the first layer is constant (no fan-in), 1 never active; of the second, 0 reads only these two."""
+    """Neuron 0 of the first layer is constant (no fan-in), 1 never active; of the second, 0 reads only these two.
+
+    Neuron 1 reads only a pixel that is dark in all images; on others it would be active.
+    """
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
     with torch.no_grad():
@@ -256,9 +259,11 @@ def with_removed_neurons() -> tuple[nn.Module, np.ndarray]:
             model[layer].weight.abs_()
             model[layer].bias.abs_()
         model[0].weight[0] = 0.0
-        model[0].bias[1] = -100.0
+        model[0].weight[1, 1:] = model[0].bias[1] = 0.0
         model[2].weight[0, 2:] = 0.0
-    return model, np.random.default_rng(0).integers(0, 17, (40, 6))
+    x = np.random.default_rng(0).integers(0, 17, (40, 6))
+    x[:, 0] = 0
+    return model, x
 
 
 def test_removed_neurons_send_what_was_folded() -> None:

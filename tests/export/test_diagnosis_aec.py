@@ -19,8 +19,10 @@ from sparsespike.export.aec import convert_aec, with_spiking_pools
 from sparsespike.export.build import Conversion
 from sparsespike.export.calibrate import Calibration, real_inputs
 from sparsespike.export.diagnosis import Diagnosis, diagnose
+from sparsespike.export.diagnosis.windows import window_code
+from sparsespike.export.exponential import ExponentialCode
 from sparsespike.export.graph import SpikingGraph
-from sparsespike.export.network import Network
+from sparsespike.export.network import Activate, Network
 from sparsespike.export.source import read_network
 
 Make = Callable[..., nn.Module]
@@ -87,6 +89,20 @@ def test_layers_against_the_reference(small_conv_net: Make, force: bool) -> None
         assert layer.every_step == np.mean(raster[:, 0] == 3)
     assert found.stages[-1].correct == tuple((run.predictions == classes(model, x)[:, None]).sum(0).tolist())
     assert found.layers[-1].own_error < 1e-3 * found.layers[-1].activation
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_sent_is_the_closed_form(small_conv_net: Make, force: bool) -> None:
+    """Thresholds and payloads read back from a graph of 24 bits against the code that they were rounded from."""
+    conversion = calibrated(small_conv_net(), 24, payload_bits=24, force_compensation=force)
+    code = window_code(read_network(small_conv_net(), SHAPE), conversion)
+    initial = AEC(SLOTS - 1).thresholds()
+    relu = Activate("relu")
+    for name, neurons in code.neurons.items():
+        exact = ExponentialCode(*initial, force).scaled(float(neurons.primary[0] / initial[0][0]))
+        values = np.random.default_rng(0).uniform(-0.1, 1.2, (1, 400)) * exact.largest
+        assert code.sent(name, relu, values) == pytest.approx(exact(values), rel=1e-4)
+        assert code.clipped(name, relu, values) == pytest.approx(np.clip(values, 0, exact.largest), rel=1e-4)
 
 
 def damaged(graph: SpikingGraph, name: str) -> SpikingGraph:
