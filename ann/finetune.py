@@ -13,7 +13,7 @@ from sparsespike.ann.device import torch_device
 from sparsespike.ann.encoding import Encoding
 from sparsespike.ann.finetune_config import FinetuneConfig
 from sparsespike.ann.finetuning import Finetuning
-from sparsespike.ann.loop import TrainingInterrupted, TrainResult
+from sparsespike.ann.loop import TrainingInterrupted, TrainResult, compute_threads
 from sparsespike.ann.networks import Network
 from sparsespike.ann.progress import TrainProgress
 from sparsespike.ann.run_folder import RunFolder
@@ -93,7 +93,8 @@ def finetune(
         )
     splits = replace(splits, encoding=Encoding.from_dict(metadata["encoding"]))
     start = Finetuning.restored if resume and files.checkpoint.exists() else Finetuning.started
-    return start(config, splits, files, source, metadata["training"]).complete(progress)
+    with compute_threads(config.threads):
+        return start(config, splits, files, source, metadata["training"]).complete(progress)
 
 
 def load_source(source: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:

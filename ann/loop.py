@@ -177,17 +177,17 @@ class Run(ABC):
         """
         epochs = self.config.epochs
         progress.on_start(self.config, self.steps, len(self.history))
-        try:
-            with compute_threads(self.config.threads):
+        with compute_threads(self.config.threads):
+            try:
                 while len(self.history) < epochs:
                     progress.on_epoch(self.epoch(progress))
-        except KeyboardInterrupt as interrupt:
-            done = len(self.files.load_checkpoint().history)
-            raise TrainingInterrupted(
-                f"training stopped in epoch {done + 1} of {epochs}; folder {self.files.path} holds {done} complete epochs: "
-                f"resume to go on with epoch {done + 1}"
-            ) from interrupt
-        return self.finish()
+            except KeyboardInterrupt as interrupt:
+                done = len(self.files.load_checkpoint().history)
+                raise TrainingInterrupted(
+                    f"training stopped in epoch {done + 1} of {epochs}; folder {self.files.path} holds {done} complete epochs: "
+                    f"resume to go on with epoch {done + 1}"
+                ) from interrupt
+            return self.finish()
 
     def epoch(self, progress: TrainProgress) -> EpochRecord:
         """Train one epoch: change the model if it is time, all batches, validation, checkpoint."""
