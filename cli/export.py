@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sparsespike.backends.brian2.script import write_script
+from sparsespike.backends.lava.exporting import write_program
 from sparsespike.cli.console import out
 from sparsespike.common.errors import ConfigError
 from sparsespike.export.graph import SpikingGraph
 from sparsespike.export.graphfile import load_graph
 
-TARGETS: Mapping[str, Callable[[SpikingGraph, Path], list[Path]]] = {"brian2": write_script}
+TARGETS: Mapping[str, Callable[[SpikingGraph, Path], list[Path]]] = {
+    "brian2": write_script,
+    "lava": write_program,
+    "lava-fixed": partial(write_program, model="fixed_pt"),
+}
 """What writes a graph into a folder, by the name of the simulator; each gives the files that it wrote."""
 
 
