@@ -16,7 +16,8 @@ STAGES = {"cs-qcfs": ("s-qcfs", "cs-qcfs"), "aec": ("aec",)}
 STAGE_FACTOR = 0.1
 """Learning rate of a stage, relative to the one before."""
 INITIAL = ("percentile", "fixed")
-LEARNING_RATE = {"cs-qcfs": 0.01, "aec": 1e-3}
+LEARNING_RATE = {"cs-qcfs": 5e-4, "aec": 1e-4}
+"""Where they start by default; larger ones cost a network that is trained already more than a few epochs bring back."""
 WEIGHT_DECAY = {"cs-qcfs": 5e-4, "aec": 0.0}
 QUIRKS = ("smallest_as_silent", "force_compensation")
 """Differences between the released code of AEC and its description, see :class:`~sparsespike.ann.aec.AEC`."""
