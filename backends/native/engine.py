@@ -18,7 +18,7 @@ from sparsespike.backends.native.arrays import Outputs, make_scratch
 from sparsespike.backends.native.blocks import Course
 from sparsespike.backends.native.collect import VERSION, run_reduced, run_whole
 from sparsespike.backends.native.kernel import simulate
-from sparsespike.backends.native.lanes import can_lower, lower_lanes, memory
+from sparsespike.backends.native.lanes import lower_lanes, memory
 from sparsespike.backends.native.library import LANES, available, load
 from sparsespike.backends.native.plan import Plan, lower
 from sparsespike.common.errors import BackendError, MembraneOverflowError
@@ -118,7 +118,7 @@ class NativeBackend:
         values = prepare(self, graph, inputs, steps, record, input)
         plan = lower(graph)
         course = self._course(graph, steps)
-        limit = 0 if can_lower(graph, steps) else MEMBRANE_LIMIT - 1
+        limit = 0 if course or _is_proven(graph, steps) else MEMBRANE_LIMIT - 1
         offsets = _raster_offsets(graph, record)
         out = _allocate(graph, plan, len(values), steps, sum(graph.population(name).size for name in set(record)))
         built = time.perf_counter()
@@ -178,14 +178,20 @@ class NativeBackend:
 
     def _course(self, graph: SpikingGraph, steps: int) -> Course | None:
         """How to run images side by side, or None if they are run one after the other."""
-        if self.counting == "measured" or self.library is None or not can_lower(graph, steps):
+        if self.counting == "measured" or self.library is None:
             return None
-        return Course(self.library, graph, lower_lanes(graph, steps), steps)
+        layers = lower_lanes(graph, steps)
+        return None if layers is None else Course(self.library, graph, layers, steps)
 
 
 def _processors() -> int:
     """Processors that this process may use, where the system tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _is_proven(graph: SpikingGraph, steps: int) -> bool:
+    """Whether the static bound excludes that a membrane leaves int64."""
+    return all(bound.membrane < 2**63 for bound in bounds(graph, steps).values())
 
 
 def _raster_offsets(graph: SpikingGraph, record: Collection[str]) -> NDArray[np.int64]:

@@ -93,9 +93,14 @@ class Layer:
     threshold_neg: NDArray[Any] | None
 
 
-def lower_lanes(graph: SpikingGraph, steps: int) -> tuple[Layer, ...]:
-    """Every population but the input, in the graph's order."""
+def lower_lanes(graph: SpikingGraph, steps: int) -> tuple[Layer, ...] | None:
+    """Every population but the input, in the graph's order; None if a membrane is not proven to stay within int64.
+
+    Images side by side are not checked step by step.
+    """
     proven = bounds(graph, steps)
+    if any(bound.membrane >= 2**63 for bound in proven.values()):
+        return None
     layers = []
     for name in graph.order[1:]:
         population = graph.population(name)
@@ -116,11 +121,6 @@ def lower_lanes(graph: SpikingGraph, steps: int) -> tuple[Layer, ...]:
             )
         )
     return tuple(layers)
-
-
-def can_lower(graph: SpikingGraph, steps: int) -> bool:
-    """Whether every membrane is proven to stay within int64: images side by side are not checked step by step."""
-    return all(bound.membrane < 2**63 for bound in bounds(graph, steps).values())
 
 
 def memory(graph: SpikingGraph, steps: int, threads: int) -> int:
