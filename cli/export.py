@@ -11,6 +11,7 @@ import typer
 
 from sparsespike.backends.brian2.script import write_script
 from sparsespike.backends.lava.exporting import write_program
+from sparsespike.backends.lava.stock import write_stock_program
 from sparsespike.cli.console import out
 from sparsespike.common.errors import ConfigError
 from sparsespike.export.graph import SpikingGraph
@@ -20,6 +21,7 @@ TARGETS: Mapping[str, Callable[[SpikingGraph, Path], list[Path]]] = {
     "brian2": write_script,
     "lava": write_program,
     "lava-fixed": partial(write_program, model="fixed_pt"),
+    "lava-stock": write_stock_program,
 }
 """What writes a graph into a folder, by the name of the simulator; each gives the files that it wrote."""
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparsespike.backends.lava.backend import EXACT
 from sparsespike.backends.lava.fixed import ALIGNMENT, UNREACHABLE, WORD_LIMIT, fixed_layout
@@ -63,10 +66,21 @@ def write_program(graph: SpikingGraph, folder: Path, model: Model = "floating_pt
     }
     arrays = {name: array.astype(np.int64) for name, array in job.arrays.items() if not name.endswith("/values")}
     arrays |= {name: array.astype(np.int64) for name, array in job.arrays.items() if name.startswith("projection/")}
+    return write_files(folder, "program.py", network, arrays)
+
+
+def write_files(folder: Path, program: str, network: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> list[Path]:
+    """Write a program of the folder ``processes`` as ``run.py``, and its data as ``network.json`` and ``network.npz``.
+
+    Raises
+    ------
+    ConfigError
+        If the folder cannot be written to.
+    """
     written = [folder / name for name in (PROGRAM, "network.json", "network.npz")]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(Path(__file__).parent / "processes" / "program.py", written[0])
+        shutil.copyfile(Path(__file__).parent / "processes" / program, written[0])
         written[1].write_text(json.dumps(network, indent=1) + "\n", encoding="utf-8")
         np.savez_compressed(written[2], **arrays)
     except OSError as error:

@@ -64,12 +64,12 @@ class Layout:
         return CSRConnection(csr.pointers, csr.indices, scaled.astype(np.int32), csr.n_post)
 
 
-def fixed_layout(graph: SpikingGraph) -> tuple[Layout, list[str]]:
+def fixed_layout(graph: SpikingGraph, shifts: range = SHIFTS) -> tuple[Layout, list[str]]:
     """The layout, and reasons why the graph has none; the layout holds if there are no reasons.
 
-    Of the shifts at which a population fits, the smallest leaves its membrane the widest range.
+    Of the ``shifts`` at which a population fits, the smallest leaves its membrane the widest range.
     """
-    shifts: dict[str, int] = {}
+    taken: dict[str, int] = {}
     exponents: dict[Key, int] = {}
     reasons: list[str] = []
     source = graph.input
@@ -79,24 +79,22 @@ def fixed_layout(graph: SpikingGraph) -> tuple[Layout, list[str]]:
         if name == source.name:
             continue
         population = graph.population(name)
-        fits = dict(_shifts(graph, name))
+        fits = {shift: found for shift in shifts if (found := _exponents(graph, name, shift)) is not None}
         if not fits:
-            reasons += _weight_reasons(graph, name)
+            reasons += _weight_reasons(graph, name, shifts)
             continue
         problems = {shift: list(_problems(population, shift)) for shift in fits}
-        shifts[name] = min(problems, key=lambda shift: (len(problems[shift]), shift))
-        exponents |= fits[shifts[name]]
-        reasons += problems[shifts[name]]
-    return Layout(shifts, exponents), reasons
+        taken[name] = min(problems, key=lambda shift: (len(problems[shift]), shift))
+        exponents |= fits[taken[name]]
+        reasons += problems[taken[name]]
+    return Layout(taken, exponents), reasons
 
 
-def _shifts(graph: SpikingGraph, name: str) -> Iterator[tuple[int, dict[Key, int]]]:
-    """Shifts at which the weights of all projections into a population fit, with the exponents they take."""
-    for shift in SHIFTS:
-        exponents = {projection.key: weight_exponent(projection.connection, shift) for projection in graph.into(name)}
-        found = {key: exponent for key, exponent in exponents.items() if exponent is not None}
-        if len(found) == len(exponents):
-            yield shift, found
+def _exponents(graph: SpikingGraph, name: str, shift: int) -> dict[Key, int] | None:
+    """Exponents of all projections into a population at a shift; None if the weights of one do not fit."""
+    exponents = {projection.key: weight_exponent(projection.connection, shift) for projection in graph.into(name)}
+    found = {key: exponent for key, exponent in exponents.items() if exponent is not None}
+    return found if len(found) == len(exponents) else None
 
 
 def weight_exponent(connection: Connection, shift: int) -> int | None:
@@ -118,11 +116,11 @@ def _weights(connection: Connection) -> NDArray[np.int64]:
     return values.astype(np.int64)
 
 
-def _weight_reasons(graph: SpikingGraph, name: str) -> list[str]:
+def _weight_reasons(graph: SpikingGraph, name: str, shifts: range) -> list[str]:
     reasons = []
     for projection in graph.into(name):
         values = _weights(projection.connection)
-        if not any(weight_exponent(projection.connection, shift) is not None for shift in SHIFTS):
+        if not any(weight_exponent(projection.connection, shift) is not None for shift in shifts):
             reasons.append(
                 f"projection {projection.pre!r} -> {name!r} has weights {values.min()}..{values.max()}, expected mantissas of 8 "
                 f"bits with one exponent; {_BITS_ADVICE}"
