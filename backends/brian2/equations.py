@@ -101,7 +101,7 @@ def rate_equations(
     ----------
     population : Population
     counters : sequence of str
-        Variables that count events between one drive and the next.
+        Variables that count the events of a projection into each neuron, from the beginning of the simulation.
     injected : str or None
         Expression of an image's current from outside.
     gated : bool
@@ -133,7 +133,7 @@ def rate_equations(
         begin.append("net = 0")
         # Tested after a positive spike was taken off the membrane: what that leaves is never negative.
         events["negative"] = Event("v <= -theta_neg and net > 0", "v += theta_neg\nnet -= 1")
-    drive = (f"v += {' + '.join(always)}", *_cleared(["arriving", *counters]))
+    drive = (f"v += {' + '.join(always)}", "arriving = 0")
     return Equations(constants, tuple(variables), (), tuple(begin), drive, events)
 
 
@@ -152,7 +152,7 @@ def aec_equations(
     """
     constants = {"v_start": population.v_init + population.bias}
     begin = (f"v = {' + '.join(['v_start', 'arriving', *([injected] if injected else [])])}", "arriving = 0", "fired = 0")
-    drive = (*(f"{name} = {function}({SLOT})" for name, function in tables.items()), *_cleared(counters))
+    drive = tuple(f"{name} = {function}({SLOT})" for name, function in tables.items())
     events = {
         "primary": Event("v >= primary_threshold and fired == 0", "v -= primary_threshold\nfired = 1"),
         "compensation": Event("v >= compensation_threshold and fired == 1", "v -= compensation_threshold\nfired = 2"),
@@ -164,7 +164,7 @@ def aec_readout_equations(population: Population, *, counters: Sequence[str], in
     """The readout of an AEC graph: its membrane takes up what arrives in the slot in which it does."""
     constants = {"v_start": population.v_init + population.bias}
     begin = (f"v = {' + '.join(['v_start', *([injected] if injected else [])])}",)
-    return Equations(constants, ("v", *counters), (), begin, _cleared(counters), target="v")
+    return Equations(constants, ("v", *counters), (), begin, target="v")
 
 
 def addition(population: Population, event: str, windows: int) -> str:
@@ -178,7 +178,3 @@ def addition(population: Population, event: str, windows: int) -> str:
     if population.kind == "aec":
         return f"+= {event}_payload_pre*w"
     return "-= w" if RASTER[event] < 0 else "+= w"
-
-
-def _cleared(variables: Sequence[str]) -> tuple[str, ...]:
-    return tuple(f"{name} = 0" for name in variables)

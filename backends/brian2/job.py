@@ -39,8 +39,8 @@ class Traces:
         Step and neuron of every event.
     membrane : float64 array, shape (simulated steps, classes)
         The readout's.
-    totals : mapping of (pre, post) to float64 array, shape (simulated steps,)
-        Synaptic events in every step.
+    totals : mapping of (pre, post) to float64 array, shape (simulated steps, parts)
+        Synaptic events up to every step, from the beginning, in parts to be added up.
     """
 
     fired: Mapping[tuple[str, str], tuple[NDArray[np.int64], NDArray[np.int64]]]

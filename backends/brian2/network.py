@@ -36,7 +36,7 @@ class Network:
     fired : dict of (str, str) to brian2.EventMonitor
         By population and event: neuron ``i`` and ``t_in_timesteps`` of every one.
     totals : dict of str to brian2.Variable
-        By ``Synaptic.total``: synaptic events in every step, an array of shape (simulated steps, 1).
+        By ``Synaptic.total``: synaptic events up to every step, in parts: an array of shape (simulated steps, LANES).
     """
 
     def __init__(self, b2: Any, plan: Plan, drives: dict[str, NDArray[np.int64]], images: int) -> None:
@@ -71,6 +71,8 @@ class Network:
             clock=self._steps,
             name=plan.name,
         )
+        self.network.add(group)
+        self._groups[plan.name] = group
         for constant, values in equations.constants.items():
             setattr(group, constant, values)
         group.run_regularly("\n".join(equations.begin), clock=self._images, when="begin", name=f"begin_{plan.name}")
@@ -92,8 +94,6 @@ class Network:
             )
             self.network.add(monitor)
             self.fired[plan.population.name, event] = monitor
-        self.network.add(group)
-        self._groups[plan.name] = group
 
     def _add_synapses(self, plan: Synaptic) -> None:
         paths = {f"on_{pathway.event}": pathway for pathway in plan.pathways}
@@ -107,24 +107,25 @@ class Network:
             clock=self._steps,
             name=plan.name,
         )
+        self.network.add(synaptic)
         i, j, w = parts.synapses(plan.projection)
         synaptic.connect(i=i, j=j)
         synaptic.w = w
         for path in paths:
             getattr(synaptic, path).when = self._plan.timing.slot("send", plan.projection.pre)
-        self.network.add(synaptic)
 
     def _add_total(self) -> dict[str, Any]:
         names = [plan.total for plan in self._plan.synaptic]
-        total = self._b2.NeuronGroup(1, "\n".join(f"{name} : 1" for name in names), clock=self._steps, name="total")
+        total = self._b2.NeuronGroup(parts.LANES, "\n".join(f"{name} : 1" for name in names), clock=self._steps, name="total")
         self._groups[total.name] = total
         self.network.add(total)
         for plan in self._plan.synaptic:
             counters = self._groups[plan.post]
             code = f"{plan.total}_post = {plan.counter}_pre : 1 (summed)"
             adder = self._b2.Synapses(counters, total, code, clock=self._steps, name=f"sum_{plan.total}")
-            adder.connect(i=np.arange(len(counters)), j=0)
-            adder.summed_updaters[f"{plan.total}_post"].when = self._plan.timing.slot("count", plan.projection.post)
+            neurons = np.arange(len(counters))
+            adder.connect(i=neurons, j=neurons % parts.LANES)
+            adder.summed_updaters[f"{plan.total}_post"].when = "end"
             self.network.add(adder)
         monitor = self._monitor(total.name, names, "end", "totals")
         return {name: monitor.variables[name] for name in names}

@@ -25,6 +25,9 @@ from sparsespike.common.errors import MembraneOverflowError
 from sparsespike.export.bounds import bounds
 from sparsespike.export.graph import Population, Projection, SpikingGraph
 
+LANES = 8
+"""Neurons of the group ``total``: additions to one number wait for each other, those to several do not."""
+
 
 def synapses(projection: Projection) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
     """Presynaptic neuron, postsynaptic neuron and weight of every synapse: three arrays of shape (nnz,), row by row."""
@@ -107,7 +110,8 @@ class Plan:
     """How a graph is simulated in Brian2.
 
     Every synaptic event is counted where it happens: ``on_pre`` code adds a weight to a neuron and 1 to that neuron's counter;
-    after every step the counters of a population are summed up, by projection, in the one neuron of the group ``total``.
+    after every step the counters of a population are summed up, by projection, in the few neurons of the group ``total``. What
+    is counted adds up from the beginning of the simulation.
 
     Parameters
     ----------

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsespike.backends.brian2.job import Traces
+from sparsespike.backends.brian2.plan import LANES
 from sparsespike.backends.brian2.processes import Processes, last_lines
 from sparsespike.common.errors import BackendError
 
@@ -123,5 +124,5 @@ def _read(manifest: Manifest, results: Path, steps: int) -> Traces:
     membrane = np.fromfile(results / manifest.membrane)
     if len(membrane) % steps:
         raise BackendError(f"backend 'brian2-cpp': the simulation left {len(membrane)} membranes for {steps} steps")
-    totals = {(pre, post): load(name, np.float64, steps) for pre, post, name in manifest.totals}
+    totals = {(pre, post): load(name, np.float64, steps * LANES).reshape(steps, LANES) for pre, post, name in manifest.totals}
     return Traces(fired, membrane.reshape(steps, -1), totals)

@@ -42,7 +42,8 @@ def read(traces: Traces, job: Job, start: int, inputs: NDArray[np.int64]) -> Rec
             rasters[name] = _raster(events, (images, steps, population.size))
     events_by_step = {projection.key: np.zeros((images, steps), np.int64) for projection in simulated(graph, job.input)}
     for key, totals in traces.totals.items():
-        events_by_step[key] = _part(totals, images, steps, timing.hears(key[1]))
+        in_every_step = np.diff(totals.sum(axis=1), prepend=0)
+        events_by_step[key] = _part(in_every_step, images, steps, timing.hears(key[1]))
     readout = _part(traces.membrane, images, steps, timing.fires(graph.readout.name))
     return Recording(readout, spikes, spikes_by_step, events_by_step, rasters)
 

@@ -36,7 +36,7 @@ def run_here(job: Job, target: Literal["numpy", "cython"]) -> Outcome:
     recordings, running, start = [], 0.0, 0
     begin = time.perf_counter()
     plan = Plan(job.graph, job.steps, job.input)
-    with preferences(b2, {"codegen.target": target, **EXACT_NUMBERS}), _explained(target):
+    with preferences(b2, {"codegen.target": target, **EXACT_NUMBERS}), _explained(b2, target):
         for inputs in job.batches:
             network = Network(b2, plan, drives(job.graph, inputs, job.input), len(inputs))
             running += _run(b2, network)
@@ -47,7 +47,7 @@ def run_here(job: Job, target: Literal["numpy", "cython"]) -> Outcome:
 
 
 @contextmanager
-def _explained(target: str) -> Iterator[None]:
+def _explained(b2: Any, target: str) -> Iterator[None]:
     """Say what compiled code needs; what Brian2, Cython or the compiler raise without it can be anything."""
     try:
         yield
@@ -56,6 +56,7 @@ def _explained(target: str) -> Iterator[None]:
     except Exception as error:
         if target == "numpy":
             raise
+        b2.BrianLogger.suppress_name("unused_brian_object")  # what was made will not be run, which Brian2 remarks on
         raise BackendError(
             f"backend 'brian2-cython': Brian2 failed ({type(error).__name__}: {error}); it needs a C++ compiler and a folder for "
             "compiled code that can be written to (its preference codegen.runtime.cython.cache_dir): see to these, or use the "
@@ -82,5 +83,5 @@ def _traces(plan: Plan, network: Network) -> Traces:
             for key, monitor in network.fired.items()
         },
         membrane=network.membrane.variables["v"].get_value(),
-        totals={it.projection.key: network.totals[it.total].get_value()[:, 0] for it in plan.synaptic},
+        totals={it.projection.key: network.totals[it.total].get_value() for it in plan.synaptic},
     )

@@ -154,11 +154,11 @@ def _totals(plan: Plan) -> Iterator[str]:
         return
     names = [it.total for it in plan.synaptic]
     yield ""
-    yield "# The events of every step, by projection: what each neuron has counted, summed up."
-    yield f'total = b2.NeuronGroup(1, {_text([f"{name} : 1" for name in names])}, clock=step_clock, name="total")'
+    yield "# The events up to every step, by projection: what each neuron has counted, summed up."
+    yield f'total = b2.NeuronGroup({parts.LANES}, {_text([f"{name} : 1" for name in names])}, clock=step_clock, name="total")'
     yield "network.add(total)"
     for it in plan.synaptic:
-        yield f'add_up({it.post}, "{it.counter}", "{it.total}", "{plan.timing.slot("count", it.projection.post)}")'
+        yield f'add_up({it.post}, "{it.counter}", "{it.total}")'
     yield f'totals = b2.StateMonitor(total, {names!r}, record=True, clock=step_clock, when="end")'
     yield "network.add(totals)"
 
@@ -176,7 +176,8 @@ def _results(plan: Plan) -> Iterator[str]:
     for projection in graph.projections:
         it = simulated.get(projection.key)
         window = timing.hears(projection.post)
-        counts = f"by_image(totals.{it.total}[0], {window})" if it else "np.zeros((len(images), steps), int)"
+        totals = f"np.diff(totals.{it.total}[:].sum(axis=0), prepend=0)" if it else "np.zeros(windows*steps)"
+        counts = f"by_image({totals}, {window})"
         yield f'results["events/{projection.pre}/{projection.post}"] = {counts}'
     yield "np.savez(arguments.out, **results)"
     yield 'print(f"{len(images)} images, {steps} steps: {arguments.out}")'
@@ -256,11 +257,12 @@ def watch(group, event, slot):
     fired[group.name, event] = monitor
 
 
-def add_up(group, counter, name, slot):
-    """Sum a counter over the neurons of a group, once a step."""
+def add_up(group, counter, name):
+    """Sum a counter over the neurons of a group, once a step; additions to several numbers do not wait for each other."""
     adder = b2.Synapses(group, total, f"{{name}}_post = {{counter}}_pre : 1 (summed)", clock=step_clock, name=f"sum_{{name}}")
-    adder.connect(i=np.arange(len(group)), j=0)
-    adder.summed_updaters[f"{{name}}_post"].when = slot
+    neurons = np.arange(len(group))
+    adder.connect(i=neurons, j=neurons % len(total))
+    adder.summed_updaters[f"{{name}}_post"].when = "end"
     network.add(adder)
 
 '''

@@ -23,11 +23,9 @@ OWN_SLOTS = ("start", "groups", "thresholds", "synapses", "resets", "end")
 """Slots that every schedule of Brian2 must have."""
 EVENTS = 3
 """Most events of a population."""
-_FIRING = [f"{stage}{event}" for event in range(EVENTS) for stage in ("test", "apply")]
-RATE_STAGES = ("count", "drive", *_FIRING, "send", "look")
-WINDOW_STAGES = ("drive", *_FIRING, "send", "count", "look")
-"""The places within a step: counters are read, membranes driven, events tested and applied one after the other, spikes sent,
-membranes looked at."""
+STAGES = ("drive", *(f"{stage}{event}" for event in range(EVENTS) for stage in ("test", "apply")), "send", "look")
+"""The places within a step: membranes are driven, events tested and applied one after the other, spikes sent, membranes looked
+at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +39,8 @@ class Timing:
         """All slots of a step, in order."""
         first, *last = OWN_SLOTS
         if self.graph.slots is not None:
-            return [first, "begin", *WINDOW_STAGES, *last]
-        return [first, "begin", *(self.slot(stage, name) for name in self.graph.order for stage in RATE_STAGES), *last]
+            return [first, "begin", *STAGES, *last]
+        return [first, "begin", *(self.slot(stage, name) for name in self.graph.order for stage in STAGES), *last]
 
     def slot(self, stage: str, name: str) -> str:
         """The slot in which a population does something."""

@@ -31,6 +31,10 @@ network.add(&step_clock, []() {{
 """
 
 
+# Room for a spike of every neuron in every step, which costs nothing until it is used; what grows is copied again and again.
+RESERVE = f'{{array}}.reserve({{neurons}} * atol(getenv("{STEPS_VARIABLE}")));'
+
+
 def make(request: Request, folder: Path) -> None:
     """Generate and compile a program, and put what a run needs into a folder of its own in ``folder``."""
     os.environ["CXX"] = compiler()  # Brian2 tries it for some flags
@@ -45,6 +49,10 @@ def make(request: Request, folder: Path) -> None:
     blanks = {name: np.repeat(values, capacity, axis=0) for name, values in drives(graph, blank, request.input).items()}
     network = Network(b2, plan, blanks, capacity)
     b2.device.insert_code("before_network_run", STOP)
+    for (name, _), monitor in network.fired.items():
+        for variable in ("i", "t_in_timesteps"):
+            array = b2.device.get_array_name(monitor.variables[variable], access_data=False)
+            b2.device.insert_code("before_network_run", RESERVE.format(array=array, neurons=graph.population(name).size))
     network.network.run(network.duration, namespace=network.namespace)
     for array in _synaptic_arrays(b2, network):
         b2.device.insert_code("before_end", f"brian::{array}.clear();")
