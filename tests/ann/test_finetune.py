@@ -52,7 +52,7 @@ NETWORKS = {
     "resnet": TrainConfig(model="resnet20", width=0.2, sparsity=0.5, epochs=1, batch=256, lr=0.1, schedule="cosine"),
 }
 METHODS: dict[str, dict[str, Any]] = {
-    "cs-qcfs": {"method": "cs-qcfs", "stages": (1, 1), "levels": 4},
+    "cs-qcfs": {"method": "cs-qcfs", "stages": (1, 1), "levels": 8, "lr": 0.01},
     "aec": {"method": "aec", "stages": (2,), "steps": 16},
 }
 RUN = """
