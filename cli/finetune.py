@@ -108,7 +108,7 @@ def finetune(
             ),
         ],
     )
-    out.print(f"Next: sparsespike convert {out_folder}")
+    out.print(f"Next: sparsespike convert {out_folder}{' --method aec' if method == 'aec' else ''}")
 
 
 def _changes(method: str, epochs: str, levels: int | None, steps: int | None, quirks: list[str]) -> dict[str, Any]:

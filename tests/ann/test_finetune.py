@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from sparsespike.ann.aec import AEC
 from sparsespike.ann.augment import assemble
 from sparsespike.ann.checkpoint import load_model, save_model
 from sparsespike.ann.config import TrainConfig
-from sparsespike.ann.convnets import ConvNetSpec
 from sparsespike.ann.data import DataSplits, load
 from sparsespike.ann.encoding import Encoding
 from sparsespike.ann.evaluate import accuracy
@@ -34,11 +32,9 @@ from sparsespike.ann.finetune_config import FinetuneConfig
 from sparsespike.ann.finetuning import FIXED_RHO, Finetuning, successor
 from sparsespike.ann.loop import compute_threads
 from sparsespike.ann.masked import MaskedLayer
-from sparsespike.ann.models import MLPSpec
 from sparsespike.ann.momentum import momentum_tensors
-from sparsespike.ann.networks import Network, build, spec_from_dict
+from sparsespike.ann.networks import Network
 from sparsespike.ann.progress import EpochRecord, TrainProgress
-from sparsespike.ann.ranges import ranges
 from sparsespike.ann.run_folder import RunFolder
 from sparsespike.ann.sparse import SparseLayer
 from sparsespike.ann.train import TrainingInterrupted, train
@@ -255,14 +251,6 @@ def test_a_dead_layer_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
         finetune(settings_for(tmp_path, "aec", stages=(1,)), tmp_path / "out")
 
 
-def test_percentiles_are_of_positive_values() -> None:
-    model = nn.Sequential(nn.Identity(), nn.ReLU())
-    x = torch.tensor([[-3.0, 1.0, 2.0], [0.0, 3.0, 5.0]])
-    assert ranges(model, x, (nn.ReLU,), 100) == [5.0]
-    assert ranges(model, x, (nn.ReLU,), 50) == [2.5]
-    assert not model[1]._forward_hooks
-
-
 @pytest.mark.parametrize(("network", "method"), [("mlp", "cs-qcfs"), ("vgg", "cs-qcfs"), ("mlp", "aec"), ("vgg", "aec")])
 def test_a_resumed_run_is_bit_identical(runs: dict[str, Path], tmp_path: Path, network: str, method: str) -> None:
     config = settings_for(runs[network], method, stages=(2, 2) if method == "cs-qcfs" else (3,))
@@ -314,16 +302,6 @@ def test_sigkill_at_random_moments_changes_nothing(runs: dict[str, Path], tmp_pa
         assert same_tensors(tmp_path / "whole" / name, folder / name), name
 
 
-def test_settings_follow_the_first_training() -> None:
-    training = TrainConfig(data="cifar10", validation=0.2, seed=3, batch=7, augment="crop-flip", threads=2)
-    config = FinetuneConfig.of_run("runs/a", training, "aec", lr=0.5)
-    assert (config.data, config.validation, config.split_seed, config.seed) == ("cifar10", 0.2, 3, 0)
-    assert (config.source, config.batch, config.augment, config.threads) == ("runs/a", 7, "crop-flip", 2)
-    assert (config.stages, config.lr, config.weight_decay) == ((10,), 0.5, 0.0)
-    other = FinetuneConfig.of_run("runs/a", training, "cs-qcfs", batch=64)
-    assert (other.stages, other.batch, other.weight_decay) == ((10, 10), 64, 5e-4)
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_the_run_folder_says_what_was_done(runs: dict[str, Path], tmp_path: Path, method: str) -> None:
     config = settings_for(runs["mlp"], **METHODS[method])
@@ -367,36 +345,6 @@ def replaced_accuracy(source: Network, config: FinetuneConfig, splits: DataSplit
     for hook in hooks:
         hook.remove()
     return found
-
-
-@pytest.mark.parametrize("kind", ["s-qcfs", "cs-qcfs", "aec"])
-@pytest.mark.parametrize("base", [MLPSpec((64, 20, 12, 10)), ConvNetSpec("vgg-small", (1, 8, 8), 10, 0.1)])
-def test_a_description_in_json_rebuilds_the_network(tmp_path: Path, base: MLPSpec | ConvNetSpec, kind: str) -> None:
-    quirks = ("force_compensation",) if kind == "aec" else ()
-    spec = replace(base, activation=kind, levels=3, steps=7, quirks=quirks, sparse=False)
-    assert spec_from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
-    model = build(spec)
-    model.reset_parameters(np.random.default_rng(0))
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, SoftplusQCFS):
-                module.rho.copy_(torch.rand(module.rho.shape))
-            if isinstance(module, AEC):
-                module.log_rate.copy_(torch.rand(2))
-                assert module.force_compensation
-                assert not module.smallest_as_silent
-    save_model(tmp_path / "model.safetensors", model, {})
-    x = torch.randn(5, 64)
-    assert torch.equal(load_model(tmp_path)[0](x), model.eval()(x))
-
-
-def test_in_aec_pools_are_layers_of_spiking_neurons() -> None:
-    model = build(ConvNetSpec("vgg-small", (3, 32, 32), 10, 0.1, activation="aec"))
-    names = [name for name, module in model.named_modules() if isinstance(module, AEC)]
-    expected = [*("activation1", "activation2", "pool1.1", "activation3", "activation4", "pool2.1")]
-    assert names == [f"network.{name}" for name in [*expected, "activation5", "activation6", "pool3.1"]]
-    residual = build(ConvNetSpec("resnet20", (3, 32, 32), 10, 0.1, activation="aec"))
-    assert sum(isinstance(module, AEC) for module in residual.modules()) == 19 + 1
 
 
 def test_the_topology_survives_the_masked_form(runs: dict[str, Path]) -> None:
