@@ -78,7 +78,9 @@ class Course:
             Membranes of the readout; lanes beyond the block's images hold anything. Valid until this thread's next block.
         """
         inputs = self._room.zeros("inputs", (values.shape[1], LANES), np.int32)
-        inputs[:, : len(values)] = values.T
+        narrow = values.astype(np.int32)
+        for first in range(0, len(values), 16):  # a cache line at a time
+            inputs[:, first : first + 16][:, : len(narrow[first:])] = narrow[first : first + 16].T
         fired: dict[str, Activity] = {}
         waiting = {name: len(self.graph.out_of(name)) for name in self.graph.spiking}
         readout: Lanes
@@ -136,7 +138,7 @@ class Course:
     def _planes(self, population: Population, number: int) -> list[Words]:
         """Room for what a population fires."""
         shape = len(self.tiles()), population.size, STEPS
-        return [self._room.zeros(f"words {plane} {population.name}", shape, np.uint64) for plane in range(number)]
+        return [self._room.empty(f"words {plane} {population.name}", shape, np.uint64) for plane in range(number)]
 
     def _counts(self, population: Population, number: int) -> list[NDArray[np.int32]]:
         """Room for spike counts."""
@@ -233,6 +235,8 @@ class Course:
         for way in layer.ways:
             self._add_values(way, self._decode(way.key[0], fired[way.key[0]], range(self.steps)), membranes)
         planes, (counts,) = self._planes(population, 2), self._counts(population, 1)
+        for plane in planes:
+            plane[-1] = 0  # of steps that the last tile does not have
         thresholds = [population.tables[f"{spike}_threshold"] for spike in ("primary", "compensation")]
         self.library.functions.simd_encode(
             self.library.isa,

@@ -50,7 +50,7 @@ class Populace(ctypes.Structure):
     """A population and its steps; see ``Population`` in ``simd.c``."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("kind", "zero_reset", "neurons", "steps")),
+        *((name, ctypes.c_int64) for name in ("kind", "zero_reset", "neurons", "steps", "tile")),
         ("lanes", ctypes.c_uint64),
         *((name, ctypes.c_void_p) for name in ("membranes", "constant", "threshold", "threshold_neg", "scattered", "net")),
         *((name, ctypes.c_void_p) for name in ("positive", "negative", "positive_counts", "negative_counts", "readout")),

@@ -22,7 +22,7 @@
 #define AHEAD 6 /* synapses whose sources are fetched into the cache early */
 enum { IF, SIGNED_IF, READOUT };
 
-/* One projection that arrives at a population, and what its sources fired in these 8 steps. */
+/* One projection that arrives at a population, and what its sources fired. */
 typedef struct {
     const int64_t *pointers;  /* (n_post + 1,), of a convolution (channels out + 1,): where a neuron's or channel's weights begin */
     const int32_t *sources;   /* of each weight: presynaptic neuron, of a convolution the first neuron of its input channel */
@@ -50,6 +50,7 @@ typedef struct {
 /* One population; a tile is 8 steps, the last may have fewer. */
 typedef struct {
     int64_t kind, zero_reset, neurons, steps;
+    int64_t tile;
     uint64_t lanes;            /* bits of the images that are there */
     void *membranes;           /* (neurons, 64) of type MEMBRANE, as the four below */
     const void *constant;      /* added in each step; or NULL */
@@ -64,6 +65,8 @@ typedef struct {
     int64_t *readout;          /* (steps, neurons, 64), filled, of kind readout */
 } Population;
 
+#define JOIN(a, b, c) a##b##c
+#define NAME_OF(a, b, c) JOIN(a, b, c)
 #define PASTE2(a, b) a##_##b
 #define NAME2(a, b) PASTE2(a, b)
 #define PASTE(a, b, c) a##_##b##_##c
@@ -185,6 +188,7 @@ static inline uint32_t pack_64_plain(const void *masks)
 #define TARGET
 #define WIDTH 16
 #define REGISTERS 8
+#define CHAINS 1
 #include "simd_types.h"
 
 #if defined(__x86_64__)
@@ -199,6 +203,7 @@ AVX2 static inline uint64_t pack_bytes_avx2(const int8_t *bytes)
 #define TARGET AVX2
 #define WIDTH 32
 #define REGISTERS 8
+#define CHAINS 1
 #include "simd_types.h"
 
 AVX512 static inline uint64_t pack_bytes_avx512(const int8_t *bytes)
@@ -210,6 +215,7 @@ AVX512 static inline uint64_t pack_bytes_avx512(const int8_t *bytes)
 #define TARGET AVX512
 #define WIDTH 64
 #define REGISTERS 16
+#define CHAINS 4
 #include "simd_types.h"
 #define CHOOSE(isa, name) ((isa) == 2 ? name##_avx512 : (isa) == 1 ? name##_avx2 : name##_plain)
 #else
@@ -237,21 +243,17 @@ EXPORT int64_t simd_best(void)
     return 0;
 }
 
-/* All steps of a population; currents of 16, 32 or 64 bits are 0, 1, 2, membranes of 32 or 64 bits 0, 1. Both structures are used
- * up: their pointers are moved on from tile to tile. */
-EXPORT void simd_population(int64_t isa, int64_t currents, int64_t membranes, Population *p, Arrival *arrivals, int64_t count)
+/* All steps of a population; currents of 16, 32 or 64 bits are 0, 1, 2, membranes of 32 or 64 bits 0, 1. */
+EXPORT void simd_population(
+    int64_t isa, int64_t currents, int64_t membranes, const Population *population, const Arrival *arrivals, int64_t count)
 {
-    const int64_t steps = p->steps;
-    for (int64_t first = 0; first < steps; first += STEPS) {
-        p->steps = steps - first < STEPS ? steps - first : STEPS;
-        CHOOSE(isa, population_table)[currents][membranes](p, arrivals, count);
-        if (p->positive) p->positive += STEPS * p->neurons;
-        if (p->negative) p->negative += STEPS * p->neurons;
-        if (p->readout) p->readout += STEPS * p->neurons * LANES;
-        for (int64_t r = 0; r < count; r++) {
-            arrivals[r].positive += STEPS * arrivals[r].n_pre;
-            if (arrivals[r].negative) arrivals[r].negative += STEPS * arrivals[r].n_pre;
-        }
+    Population p = *population;
+    for (p.tile = 0; p.tile * STEPS < population->steps; p.tile++) {
+        p.steps = population->steps - p.tile * STEPS < STEPS ? population->steps - p.tile * STEPS : STEPS;
+        CHOOSE(isa, population_table)[currents][membranes](&p, arrivals, count);
+        if (p.positive) p.positive += STEPS * p.neurons;
+        if (p.negative) p.negative += STEPS * p.neurons;
+        if (p.readout) p.readout += STEPS * p.neurons * LANES;
     }
 }
 

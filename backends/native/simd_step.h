@@ -2,6 +2,7 @@
  * integer types; the includer defines
  *   ISA         suffix of the instruction set's functions          TARGET      their attribute
  *   WIDTH       bytes in a vector register                         REGISTERS   accumulators that fit in registers
+ *   CHAINS      vectors of membranes that are updated at once
  *   CURRENT     type of a current, CURRENT_BITS its size           MEMBRANE    type of a membrane, MEMBRANE_BITS its size
  */
 
@@ -52,47 +53,90 @@ TARGET static inline void NAME(gather, CURRENT_BITS, ISA)(
 #define TALLY NAME4(Tally, CURRENT_BITS, MEMBRANE_BITS, ISA)
 #define PART (WIDTH * 8 / MEMBRANE_BITS) /* images in a vector of membranes */
 typedef MEMBRANE WIDE __attribute__((vector_size(WIDTH)));
-typedef CURRENT NARROW __attribute__((vector_size(PART * CURRENT_BITS / 8), aligned(CURRENT_BITS / 8)));
+typedef CURRENT NARROW __attribute__((vector_size(PART * CURRENT_BITS / 8)));
 typedef int32_t TALLY __attribute__((vector_size(PART * 4), aligned(4)));
 
-/* What PART images' neurons j do in all steps, with everything in registers; the constants select the code. */
+/* PART currents as wide as membranes. GCC converts half vectors, so what one instruction does is written out. */
+TARGET static inline WIDE NAME4(widen, CURRENT_BITS, MEMBRANE_BITS, ISA)(const CURRENT *from)
+{
+#if WIDTH == 64 && CURRENT_BITS == 16 && MEMBRANE_BITS == 32
+    return (WIDE)_mm512_cvtepi16_epi32(*(const __m256i *)from);
+#elif WIDTH == 64 && CURRENT_BITS == 16
+    return (WIDE)_mm512_cvtepi16_epi64(*(const __m128i *)from);
+#elif WIDTH == 64 && CURRENT_BITS < MEMBRANE_BITS
+    return (WIDE)_mm512_cvtepi32_epi64(*(const __m256i *)from);
+#else
+    return __builtin_convertvector(*(const NARROW *)from, WIDE);
+#endif
+}
+
+#define BITS(before, after) NAME_OF(before, MEMBRANE_BITS, after)
+#define EACH_PART _Pragma("GCC unroll 8") for (int i = 0; i < CHAINS; i++)
+
+/* What neuron j does in all steps, for CHAINS vectors of images that do not wait for each other; membranes, constants and counts
+ * stay in registers. ``kind`` and ``zero_reset`` are constants where this is called, and select the code. */
 TARGET __attribute__((always_inline)) static inline void NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(
-    const Population *p, int64_t j, int part, const CURRENT (*current)[LANES], uint64_t *positive, uint64_t *negative,
+    const Population *p, int64_t j, int first, const CURRENT (*current)[LANES], uint64_t *positive, uint64_t *negative,
     const int kind, const int zero_reset)
 {
-    const int64_t at = j * LANES + part * PART;
-    WIDE v, constant = {0}, threshold = {0}, threshold_neg = {0}, spikes = {0}, taken = {0}, net = {0};
-    memcpy(&v, (MEMBRANE *)p->membranes + at, sizeof v);
-    if (p->constant) memcpy(&constant, (const MEMBRANE *)p->constant + at, sizeof constant);
+    const int64_t at = j * LANES + first;
+    WIDE v[CHAINS], constant[CHAINS], spikes[CHAINS], taken[CHAINS], net[CHAINS];
+    WIDE threshold = {0}, threshold_neg = {0};
+    memcpy(v, (MEMBRANE *)p->membranes + at, sizeof v);
+    if (p->constant) memcpy(constant, (const MEMBRANE *)p->constant + at, sizeof constant);
+    EACH_PART {
+        if (!p->constant) constant[i] = (WIDE){0};
+        spikes[i] = taken[i] = net[i] = (WIDE){0};
+        if (kind == SIGNED_IF) net[i] = __builtin_convertvector(*(const TALLY *)(p->net + at + i * PART), WIDE);
+    }
     if (kind != READOUT) threshold += ((const MEMBRANE *)p->threshold)[j];
-    if (kind == SIGNED_IF) {
-        threshold_neg += ((const MEMBRANE *)p->threshold_neg)[j];
-        net = __builtin_convertvector(*(const TALLY *)(p->net + at), WIDE);
-    }
+    if (kind == SIGNED_IF) threshold_neg += ((const MEMBRANE *)p->threshold_neg)[j];
     for (int64_t step = 0; step < p->steps; step++) {
-        const WIDE x = v + constant + __builtin_convertvector(*(const NARROW *)(current[step] + part * PART), WIDE);
-        if (kind == READOUT) {
-            v = x;
-            for (int i = 0; i < PART; i++) p->readout[(step * p->neurons + j) * LANES + part * PART + i] = x[i];
-            continue;
+        uint64_t fired = 0, back = 0;
+        EACH_PART {
+            const WIDE x = v[i] + constant[i] + NAME4(widen, CURRENT_BITS, MEMBRANE_BITS, ISA)(current[step] + first + i * PART);
+            if (kind == READOUT) {
+                v[i] = x;
+                continue;
+            }
+#if WIDTH == 64
+            if (kind == IF) { /* with masks in their own registers, which GCC does not find by itself */
+                const uint64_t mask = BITS(_mm512_cmpge_epi, _mask)((__m512i)x, (__m512i)threshold);
+                const WIDE kept = zero_reset ? (WIDE){0} : x - threshold;
+                v[i] = (WIDE)BITS(_mm512_mask_mov_epi, )((__m512i)x, mask, (__m512i)kept);
+                spikes[i] = (WIDE)BITS(_mm512_mask_sub_epi, )((__m512i)spikes[i], mask, (__m512i)spikes[i], (__m512i)((WIDE){0} - 1));
+                fired |= mask << (i * PART);
+                continue;
+            }
+#endif
+            const WIDE spike = x >= threshold;
+            v[i] = zero_reset ? x & ~spike : x - (threshold & spike);
+            spikes[i] -= spike;
+            fired |= (uint64_t)NAME(pack, MEMBRANE_BITS, ISA)(&spike) << (i * PART);
+            if (kind == SIGNED_IF) {
+                const WIDE memory = (x <= -threshold_neg) & (net[i] > 0);
+                v[i] += threshold_neg & memory;
+                net[i] += memory - spike;
+                taken[i] -= memory;
+                back |= (uint64_t)NAME(pack, MEMBRANE_BITS, ISA)(&memory) << (i * PART);
+            }
         }
-        const WIDE spike = x >= threshold;
-        v = zero_reset ? x & ~spike : x - (threshold & spike);
-        spikes -= spike;
-        positive[step] |= (uint64_t)NAME(pack, MEMBRANE_BITS, ISA)(&spike) << (part * PART);
-        if (kind == SIGNED_IF) {
-            const WIDE memory = (x <= -threshold_neg) & (net > 0);
-            v += threshold_neg & memory;
-            net += memory - spike;
-            taken -= memory;
-            negative[step] |= (uint64_t)NAME(pack, MEMBRANE_BITS, ISA)(&memory) << (part * PART);
+        positive[step] |= fired << first;
+        if (kind == SIGNED_IF) negative[step] |= back << first;
+        if (kind == READOUT) {
+            int64_t *to = p->readout + (step * p->neurons + j) * LANES + first;
+            MEMBRANE reached[CHAINS * PART];
+            memcpy(reached, v, sizeof v);
+            for (int k = 0; k < CHAINS * PART; k++) to[k] = reached[k];
         }
     }
-    memcpy((MEMBRANE *)p->membranes + at, &v, sizeof v);
-    if (kind != READOUT) *(TALLY *)(p->positive_counts + at) += __builtin_convertvector(spikes, TALLY);
-    if (kind == SIGNED_IF) {
-        *(TALLY *)(p->negative_counts + at) += __builtin_convertvector(taken, TALLY);
-        *(TALLY *)(p->net + at) = __builtin_convertvector(net, TALLY);
+    memcpy((MEMBRANE *)p->membranes + at, v, sizeof v);
+    EACH_PART {
+        if (kind != READOUT) *(TALLY *)(p->positive_counts + at + i * PART) += __builtin_convertvector(spikes[i], TALLY);
+        if (kind == SIGNED_IF) {
+            *(TALLY *)(p->negative_counts + at + i * PART) += __builtin_convertvector(taken[i], TALLY);
+            *(TALLY *)(p->net + at + i * PART) = __builtin_convertvector(net[i], TALLY);
+        }
     }
 }
 
@@ -109,27 +153,28 @@ TARGET static void NAME4(population, CURRENT_BITS, MEMBRANE_BITS, ISA)(const Pop
             const Arrival *a = &arrivals[r];
             const int32_t *sources;
             const CURRENT *weights;
+            const int64_t words = p->tile * STEPS * a->n_pre;
             const int64_t taps = NAME(fan_in, CURRENT_BITS, any)(a, j, &sources, &weights);
             for (int64_t step = 0; step < p->steps; step += GROUP) {
                 VECTOR *to = (VECTOR *)current[step];
-                NAME(gather, CURRENT_BITS, ISA)(to, sources, weights, taps, a->positive + step, 0);
-                if (a->negative) NAME(gather, CURRENT_BITS, ISA)(to, sources, weights, taps, a->negative + step, 1);
+                NAME(gather, CURRENT_BITS, ISA)(to, sources, weights, taps, a->positive + words + step, 0);
+                if (a->negative) NAME(gather, CURRENT_BITS, ISA)(to, sources, weights, taps, a->negative + words + step, 1);
             }
         }
         uint64_t positive[STEPS] = {0}, negative[STEPS] = {0};
-        for (int part = 0; part < LANES / PART; part++) {
+        for (int first = 0; first < LANES; first += CHAINS * PART) {
             if (p->kind == READOUT)
-                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, part, current, positive, negative, READOUT, 0);
+                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, first, current, positive, negative, READOUT, 0);
             else if (p->kind == IF && p->zero_reset)
-                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, part, current, positive, negative, IF, 1);
+                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, first, current, positive, negative, IF, 1);
             else if (p->kind == IF)
-                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, part, current, positive, negative, IF, 0);
+                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, first, current, positive, negative, IF, 0);
             else if (p->zero_reset)
-                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, part, current, positive, negative, SIGNED_IF, 1);
+                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, first, current, positive, negative, SIGNED_IF, 1);
             else
-                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, part, current, positive, negative, SIGNED_IF, 0);
+                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, first, current, positive, negative, SIGNED_IF, 0);
         }
-        for (int64_t step = 0; step < p->steps; step++) {
+        for (int64_t step = 0; step < STEPS; step++) {
             if (p->positive) p->positive[STEPS * j + step] = positive[step] & p->lanes;
             if (p->negative) p->negative[STEPS * j + step] = negative[step] & p->lanes;
         }
@@ -143,3 +188,5 @@ TARGET static void NAME4(population, CURRENT_BITS, MEMBRANE_BITS, ISA)(const Pop
 #undef NARROW
 #undef TALLY
 #undef PART
+#undef EACH_PART
+#undef BITS

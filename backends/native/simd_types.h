@@ -1,4 +1,4 @@
-/* Everything for one instruction set; the includer defines ISA, TARGET, WIDTH and REGISTERS (see simd_step.h). */
+/* Everything for one instruction set; the includer defines ISA, TARGET, WIDTH, REGISTERS and CHAINS (see simd_step.h). */
 
 #define VALUES(BITS)                                                                                                             \
     TARGET static void NAME(values, BITS, ISA)(                                                                                  \
@@ -127,3 +127,4 @@ static void (*const NAME2(population_table, ISA)[3][2])(const Population *, cons
 #undef TARGET
 #undef WIDTH
 #undef REGISTERS
+#undef CHAINS
