@@ -1,0 +1,295 @@
+"""Neurons onto cores: consecutive neurons of a population in equal shares, the fewest cores that keep every limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsespike.backends.mapping.chips import Chip
+from sparsespike.common.errors import BackendError
+from sparsespike.export.graph import Population, SpikingGraph
+
+WEIGHT_BITS = 8
+INDEX_BITS = (0, 6, 7, 8, 9, 10, 11, 12)
+BLOCK_SYNAPSES = 64
+BLOCK_HEADER_BITS = 10
+MEMORY_WORD_BITS = 64
+"""The layout of synaptic memory on Loihi 1, as in nengo-loihi 1.1 (``SynapseConfig.bits_per_axon`` in nengo_loihi/block.py): the
+synapses of an axon lie in blocks of up to 64, each synapse being weight, delay and index, with a header of 10 bits, rounded up to
+words of 64 bits."""
+MAX_SYNAPSES = 10**8
+
+ASSUMPTIONS = (
+    "a core holds neurons of one population, consecutive ones, in equal shares",
+    f"weights take {WEIGHT_BITS} bits, and no compression is used; convolutions are expanded, their weights are not shared",
+    "the input is computed off the chip and injected as a bias: its projections take no synaptic memory",
+    "the readout is a population of neurons like any other",
+)
+
+
+@dataclass(frozen=True)
+class PopulationEstimate:
+    """Cores of one population. Of a core the largest number is given, None where the chip's limits are not published.
+
+    Attributes
+    ----------
+    name : str
+    neurons, cores, neurons_per_core : int
+    in_axons : int
+        Presynaptic neurons that a core hears.
+    synapse_memory_bytes : int
+    synapse_memory_share : float
+        Of the core's synaptic memory.
+    out_axons : int
+        Pairs of one of a core's neurons and a core that hears it.
+    messages_per_spike : float
+        Cores that hear a neuron, mean over neurons.
+    messages_per_image : float
+        That leave one core, if spikes were given.
+    thresholds : int
+        Different thresholds in the population.
+    """
+
+    name: str
+    neurons: int
+    thresholds: int
+    cores: int | None = None
+    neurons_per_core: int | None = None
+    in_axons: int | None = None
+    synapse_memory_bytes: int | None = None
+    synapse_memory_share: float | None = None
+    out_axons: int | None = None
+    messages_per_spike: float | None = None
+    messages_per_image: float | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a graph takes of a chip.
+
+    Attributes
+    ----------
+    chip : Chip
+        With the source of every limit.
+    cores : int or None
+        None if a population does not fit at all; then ``obstacles`` says why.
+    lower_bound : bool
+        Whether at least so many cores are needed, and more cannot be said from what is published.
+    populations : tuple of PopulationEstimate
+        Without the input.
+    assumptions : tuple of str
+        Ours, on which the numbers rest.
+    obstacles : tuple of str
+        What of the graph the chip cannot do, or not as it stands.
+    """
+
+    chip: Chip
+    cores: int | None
+    lower_bound: bool
+    populations: tuple[PopulationEstimate, ...]
+    assumptions: tuple[str, ...]
+    obstacles: tuple[str, ...]
+
+    @property
+    def chips(self) -> int | None:
+        """Chips for so many cores."""
+        return None if self.cores is None else -(-self.cores // self.chip.cores.value)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The populations as rows of a table, JSON-ready."""
+        return [asdict(population) for population in self.populations]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as one JSON-ready document."""
+        return {
+            "chip": self.chip.name,
+            "cores": self.cores,
+            "chips": self.chips,
+            "lower_bound": self.lower_bound,
+            "populations": self.rows(),
+            "limits": {name: None if limit is None else asdict(limit) for name, limit in self.chip.limits.items()},
+            "assumptions": list(self.assumptions),
+            "obstacles": list(self.obstacles),
+        }
+
+
+class _Synapses(NamedTuple):
+    """The synapses of one projection, neuron by neuron."""
+
+    pre: NDArray[np.int64]
+    post: NDArray[np.int64]
+    delay_bits: int
+
+
+def estimate(
+    graph: SpikingGraph,
+    chip: Chip,
+    *,
+    spikes: Mapping[str, NDArray[Any]] | None = None,
+    max_synapses: int = MAX_SYNAPSES,
+) -> Estimate:
+    """Estimate the cores, synaptic memory, axons and messages that a graph takes of a chip.
+
+    Where the limits of a core are not published (Loihi 2), only a lower bound of cores is given, from neurons and synapses of the
+    whole chip.
+
+    Parameters
+    ----------
+    graph : SpikingGraph
+    chip : Chip
+    spikes : mapping of population to array, shape (N,) or (B, N), optional
+        Spikes of each neuron for one image, or for B of them, of which the mean is taken.
+    max_synapses : int
+        Largest graph that is looked at, convolutions expanded.
+
+    Raises
+    ------
+    BackendError
+        If the graph has more synapses than that.
+    """
+    if graph.nnz > max_synapses:
+        raise BackendError(
+            f"mapping estimate: found {graph.nnz:,} synapses, expected at most max_synapses = {max_synapses:,}; raise it if "
+            "there are about 50 bytes of memory for each"
+        )
+    obstacles = list(_obstacles(graph, chip))
+    inside = [name for name in graph.order if name != graph.input.name]
+    if not chip.packs:
+        populations = tuple(_described(graph.population(name)) for name in inside)
+        obstacles.append(f"how synapses and axons are held in a core of {chip.name} is not published: cores are a lower bound")
+        return Estimate(chip, _least_cores(graph, chip, inside), True, populations, ASSUMPTIONS[2:], tuple(obstacles))
+    synapses = {p.key: _expand(graph, *p.key) for p in graph.projections if p.pre != graph.input.name}
+    shares: dict[str, int] = {}
+    found = {}
+    for name in reversed(inside):  # what leaves a population depends on the cores of those after it
+        population = graph.population(name)
+        into = [part for (_, post), part in synapses.items() if post == name]
+        targets = np.zeros(population.size, np.int64)
+        for (pre, post), part in synapses.items():
+            if pre == name and post in shares:
+                targets += _cores_heard_by(part, population.size, shares[post])
+        mean = None if spikes is None or name not in spikes else np.atleast_2d(spikes[name]).mean(axis=0)
+        packed = _pack(population, into, targets, mean, chip)
+        if packed.neurons_per_core is None:
+            obstacles.append(f"population {name!r} does not fit: one of its neurons alone exceeds the axons or memory of a core")
+        else:
+            shares[name] = packed.neurons_per_core
+        found[name] = packed
+    cores = [found[name].cores for name in inside]
+    total = None if None in cores else sum(count for count in cores if count is not None)
+    if total is not None and total > chip.cores.value:
+        obstacles.append(f"{total} cores are more than the {chip.cores.value} of one chip")
+    return Estimate(chip, total, False, tuple(found[name] for name in inside), ASSUMPTIONS, tuple(obstacles))
+
+
+def _described(population: Population) -> PopulationEstimate:
+    thresholds = 0 if population.threshold is None else len(np.unique(population.threshold))
+    return PopulationEstimate(name=population.name, neurons=population.size, thresholds=thresholds)
+
+
+def _expand(graph: SpikingGraph, pre: str, post: str) -> _Synapses:
+    csr = graph.projection(pre, post).connection.to_csr()
+    delay = graph.delay(pre, post) - (graph.slots is None)  # steps beyond the one that every message takes
+    return _Synapses(np.repeat(np.arange(csr.shape[0]), csr.fan_out), csr.indices.astype(np.int64), delay.bit_length())
+
+
+def _axons(synapses: _Synapses, share: int, cores: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Presynaptic neuron, core and number of synapses of every axon that ends on a core."""
+    axons, counts = np.unique(synapses.pre * cores + synapses.post // share, return_counts=True)
+    return axons // cores, axons % cores, counts
+
+
+def _cores_heard_by(synapses: _Synapses, neurons: int, share: int) -> NDArray[np.int64]:
+    """Cores of a projection's postsynaptic population that hear each presynaptic neuron."""
+    cores = int(synapses.post.max(initial=0)) // share + 1
+    pre, _, _ = _axons(synapses, share, cores)
+    return np.bincount(pre, minlength=neurons)
+
+
+def axon_bits(synapses: NDArray[np.int64], neurons_per_core: int, delay_bits: int) -> NDArray[np.int64]:
+    """Synaptic memory of axons with so many synapses each, in bits."""
+    index = next(bits for bits in INDEX_BITS if 2**bits >= neurons_per_core)
+    each = WEIGHT_BITS + delay_bits + index
+    full, rest = np.divmod(synapses, BLOCK_SYNAPSES)
+
+    def block(count: Any) -> Any:
+        return -(-(count * each + BLOCK_HEADER_BITS) // MEMORY_WORD_BITS) * MEMORY_WORD_BITS
+
+    return np.asarray(full * block(BLOCK_SYNAPSES) + np.where(rest > 0, block(rest), 0), np.int64)
+
+
+def _pack(
+    population: Population, into: list[_Synapses], targets: NDArray[np.int64], spikes: NDArray[Any] | None, chip: Chip
+) -> PopulationEstimate:
+    """The fewest cores, and what they hold; without cores if not even one neuron fits a core."""
+    assert chip.in_axons is not None
+    assert chip.out_axons is not None
+    assert chip.synapse_bits is not None
+    described = _described(population)
+    cores = -(-population.size // chip.neurons.value)
+    while True:
+        share = -(-population.size // cores)
+        used = -(-population.size // share)
+        in_axons, bits = np.zeros(used, np.int64), np.zeros(used, np.int64)
+        for part in into:
+            _, core, counts = _axons(part, share, used)
+            in_axons += np.bincount(core, minlength=used)
+            np.add.at(bits, core, axon_bits(counts, share, part.delay_bits))
+        begin = np.arange(0, population.size, share)
+        out_axons = np.add.reduceat(targets, begin)
+        if (
+            in_axons.max() <= chip.in_axons.value
+            and bits.max() <= chip.synapse_bits.value
+            and out_axons.max() <= chip.out_axons.value
+        ):
+            break
+        if share == 1:
+            return described
+        cores = max(cores + 1, int(cores * 1.05))
+    messages = None if spikes is None else float(np.add.reduceat(spikes * targets, begin).max())
+    return PopulationEstimate(
+        name=described.name,
+        neurons=described.neurons,
+        thresholds=described.thresholds,
+        cores=used,
+        neurons_per_core=share,
+        in_axons=int(in_axons.max()),
+        synapse_memory_bytes=-(-int(bits.max()) // 8),
+        synapse_memory_share=float(bits.max() / chip.synapse_bits.value),
+        out_axons=int(out_axons.max()),
+        messages_per_spike=float(targets.mean()),
+        messages_per_image=messages,
+    )
+
+
+def _least_cores(graph: SpikingGraph, chip: Chip, inside: list[str]) -> int:
+    neurons = sum(graph.population(name).size for name in inside)
+    cores = -(-neurons // chip.neurons.value)
+    if chip.synapses is not None:
+        nnz = sum(p.connection.nnz for p in graph.projections if p.pre != graph.input.name)
+        cores = max(cores, -(-nnz * chip.cores.value // chip.synapses.value))
+    return cores
+
+
+def _obstacles(graph: SpikingGraph, chip: Chip) -> Iterator[str]:
+    for name in graph.spiking:
+        population = graph.population(name)
+        where = f"population {name!r}"
+        if not chip.graded and population.kind in ("signed_if", "aec"):
+            yield f"{where} is of kind {population.kind!r}, and spikes of {chip.name} carry no value or sign"
+        elif not chip.programmable and population.reset == "subtract":
+            yield f"{where} is reset by subtraction, and neurons of {chip.name} are reset to zero"
+        distinct = _described(population).thresholds
+        if chip.thresholds is not None and distinct > chip.thresholds.value:
+            yield (
+                f"{where} has {distinct} different thresholds, and a core of {chip.name} at most {chip.thresholds.value} "
+                f"({chip.thresholds.source}): one threshold for all, by scaling every neuron's weights"
+            )
+    for projection in graph.projections:
+        steps = graph.delay(*projection.key) - (graph.slots is None)
+        if projection.pre != graph.input.name and chip.delay_bits is not None and steps.bit_length() > chip.delay_bits.value:
+            yield f"projection {projection.pre!r} -> {projection.post!r} waits {steps} steps, and {chip.name} at most 62"

@@ -1,0 +1,202 @@
+"""The mapping estimate against a count synapse by synapse, closed forms, and what is published."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsespike.backends.mapping import CHIPS, LOIHI_1, LOIHI_2, Chip, Limit, estimate
+from sparsespike.backends.mapping.estimate import axon_bits
+from sparsespike.backends.testing import CASES
+from sparsespike.backends.testing.strategies import graphs
+from sparsespike.common.errors import BackendError
+from sparsespike.export.connections import CSRConnection
+from sparsespike.export.graph import Population, Projection, SpikingGraph
+
+
+def published(value):
+    return Limit(value, "a test")
+
+
+def bits_of_axon(weights, index, delay):
+    """Bit for bit, in blocks of 64."""
+    bits = 0
+    for first in range(0, weights, 64):
+        block = min(64, weights - first) * (8 + index + delay) + 10
+        bits += block + -block % 64
+    return bits
+
+
+@given(st.integers(1, 400), st.integers(1, 4096), st.integers(0, 6))
+def test_memory_of_an_axon(weights, neurons, delay):
+    index = 0 if neurons == 1 else max(6, int(np.ceil(np.log2(neurons))))
+    assert axon_bits(np.array([weights]), neurons, delay)[0] == bits_of_axon(weights, index, delay)
+
+
+def load(graph, chip, shares, name):
+    """What each core of a population holds: in-axons, bits and out-axons, counted synapse by synapse."""
+    size, share = graph.population(name).size, shares[name]
+    cores = [range(first, min(first + share, size)) for first in range(0, size, share)]
+    loads = []
+    for core in cores:
+        in_axons = bits = out_axons = 0
+        for projection in graph.into(name):
+            if projection.pre == graph.input.name:
+                continue
+            csr = projection.connection.to_csr()
+            delay = (graph.delay(*projection.key) - 1).bit_length()
+            for pre in range(csr.shape[0]):
+                row = csr.indices[csr.pointers[pre] : csr.pointers[pre + 1]]
+                heard = sum(int(post) in core for post in row)
+                index = 0 if share == 1 else max(6, int(np.ceil(np.log2(share))))
+                in_axons += heard > 0
+                bits += bits_of_axon(heard, index, delay)
+        for projection in graph.out_of(name):
+            csr = projection.connection.to_csr()
+            for pre in core:
+                row = csr.indices[csr.pointers[pre] : csr.pointers[pre + 1]]
+                out_axons += len({int(post) // shares[projection.post] for post in row})
+        loads.append((in_axons, bits, out_axons))
+    return [max(column) for column in zip(*loads, strict=True)], len(cores)
+
+
+@settings(max_examples=25, deadline=None)
+@given(graphs(max_neurons=8), st.integers(1, 6), st.integers(1, 12), st.integers(1, 12), st.integers(1, 6))
+def test_small_chips_against_a_count_synapse_by_synapse(case, neurons, in_axons, out_axons, words):
+    graph = case.graph
+    chip = Chip(
+        name="toy",
+        cores=published(10**6),
+        neurons=published(neurons),
+        in_axons=published(in_axons),
+        out_axons=published(out_axons),
+        synapse_bits=published(64 * words),
+        graded=True,
+        programmable=True,
+    )
+    found = estimate(graph, chip)
+    names = [name for name in graph.order if name != graph.input.name]
+    assert [population.name for population in found.populations] == names
+    shares = {p.name: p.neurons_per_core for p in found.populations}
+    for population in reversed(found.populations):
+        name, size = population.name, graph.population(population.name).size
+        after = {other: shares[other] for other in names if other != name and shares[other] is not None}
+        if any(post not in after for post in graph.nx.successors(name)):
+            continue  # what leaves it is not known
+        for share in (-(-size // count) for count in range(1, size + 1)):
+            (heard, bits, leaving), cores = load(graph, chip, after | {name: share}, name)
+            if share <= neurons and heard <= in_axons and bits <= 64 * words and leaving <= out_axons:
+                break
+        else:
+            assert population.cores is None
+            assert found.cores is None
+            assert any(f"population {name!r} does not fit" in obstacle for obstacle in found.obstacles)
+            continue
+        assert (population.cores, population.in_axons, population.out_axons) == (cores, heard, leaving)
+        assert population.synapse_memory_bytes == -(-bits // 8)
+        assert population.synapse_memory_share == bits / (64 * words)
+    if None not in shares.values():
+        assert found.cores == sum(population.cores for population in found.populations)
+        assert found.chips == -(-found.cores // 10**6)
+
+
+def wide_network():
+    """Input - 3072 - 3072 - 10, as in the benchmarks."""
+    rng = np.random.default_rng(0)
+    sizes = (3072, 3072, 3072, 10)
+    names = ("input", "a", "b", "readout")
+    populations = [Population(name="input", shape=(3072,), kind="input", value_range=(0, 1))]
+    populations += [Population(name=n, shape=(3072,), kind="if", threshold=np.full(3072, 4), reset="zero") for n in "ab"]
+    populations.append(Population(name="readout", shape=(10,), kind="readout"))
+    projections = [
+        Projection(
+            names[i],
+            names[i + 1],
+            CSRConnection.from_scipy(
+                sp.random(sizes[i], sizes[i + 1], 0.01, "csr", random_state=rng, data_rvs=lambda n: rng.integers(1, 9, n)).astype(
+                    int
+                )
+            ),
+        )
+        for i in range(3)
+    ]
+    return SpikingGraph(populations, projections)
+
+
+def test_loihi_1():
+    graph = wide_network()
+    spikes = {"a": np.full((4, 3072), 3), "b": np.zeros(3072)}
+    found = estimate(graph, LOIHI_1, spikes=spikes)
+    assert [population.cores for population in found.populations] == [3, 3, 1]
+    assert (found.cores, found.chips, found.lower_bound, found.obstacles) == (7, 1, False, ())
+    a, b, readout = found.populations
+    assert (a.in_axons, a.synapse_memory_bytes) == (0, 0)  # its input is injected
+    assert b.in_axons == 3072
+    assert b.synapse_memory_share == pytest.approx(0.66, abs=0.03)
+    assert (a.messages_per_spike, a.messages_per_image) == (pytest.approx(3, abs=0.01), 3 * a.out_axons)
+    assert (b.messages_per_image, readout.messages_per_image) == (0, None)
+    assert json.loads(json.dumps(found.to_dict()))["limits"]["in_axons"]["value"] == 4096
+
+
+def test_loihi_2_is_a_lower_bound_and_promises_nothing_else():
+    graph = wide_network()
+    found = estimate(graph, LOIHI_2)
+    assert (found.cores, found.lower_bound) == (1, True)
+    assert all(p.cores is None and p.synapse_memory_bytes is None for p in found.populations)
+    assert any("not published: cores are a lower bound" in obstacle for obstacle in found.obstacles)
+    populations = [Population(name="input", shape=(1,), kind="input", value_range=(0, 1))]
+    populations.append(Population(name="a", shape=(1100,), kind="if", threshold=np.full(1100, 2)))
+    populations.append(Population(name="readout", shape=(1000,), kind="readout"))
+    dense = [
+        Projection("input", "a", CSRConnection.from_scipy(np.ones((1, 1100), int))),
+        Projection("a", "readout", CSRConnection.from_scipy(np.ones((1100, 1000), int))),
+    ]
+    assert estimate(SpikingGraph(populations, dense), LOIHI_2).cores == 2  # 2,100 neurons, 1.1 of 120 / 128 million synapses
+
+
+def test_every_limit_has_a_source():
+    for chip in CHIPS.values():
+        for limit in chip.limits.values():
+            assert limit is None or (limit.value > 0 and len(limit.source) > 20)
+
+
+@pytest.mark.parametrize(
+    ("case", "obstacle"),
+    [
+        ("single_neuron", "population 'hidden' is reset by subtraction, and neurons of Loihi 1 are reset to zero"),
+        ("signed_memory", "population 'signed' is of kind 'signed_if', and spikes of Loihi 1 carry no value or sign"),
+        ("aec_two_digits", "population 'hidden' is of kind 'aec'"),
+    ],
+)
+def test_what_loihi_1_cannot_do_is_named(case, obstacle):
+    graph = CASES[case]().graph
+    assert any(obstacle in found for found in estimate(graph, LOIHI_1).obstacles)
+    assert not any("reset" in found or "carry" in found for found in estimate(graph, LOIHI_2).obstacles)
+
+
+def test_thresholds_delays_and_more_than_one_chip():
+    graph = CASES["aec_skips"]().graph
+    slow = replace(LOIHI_1, delay_bits=published(2), cores=published(3))
+    obstacles = estimate(graph, slow).obstacles
+    assert "projection 'a' -> 'c' waits 5 steps, and Loihi 1 at most 62" in obstacles
+    assert "4 cores are more than the 3 of one chip" in obstacles
+    many = Population(name="hidden", shape=(17,), kind="if", threshold=2 * np.arange(1, 18), reset="zero")
+    graph = SpikingGraph(
+        [
+            Population(name="input", shape=(1,), kind="input", value_range=(0, 1)),
+            many,
+            Population(name="readout", shape=(1,), kind="readout"),
+        ],
+        [
+            Projection("input", "hidden", CSRConnection.from_scipy(np.ones((1, 17), int))),
+            Projection("hidden", "readout", CSRConnection.from_scipy(np.ones((17, 1), int))),
+        ],
+    )
+    (obstacle,) = estimate(graph, LOIHI_1).obstacles
+    assert obstacle.startswith("population 'hidden' has 17 different thresholds, and a core of Loihi 1 at most 16 (nengo-loihi")
+    with pytest.raises(BackendError, match="found 34 synapses, expected at most max_synapses = 33"):
+        estimate(graph, LOIHI_1, max_synapses=33)
