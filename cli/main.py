@@ -17,6 +17,7 @@ from sparsespike.cli.doctor import doctor
 from sparsespike.cli.export import export
 from sparsespike.cli.finetune import finetune
 from sparsespike.cli.inspect import inspect
+from sparsespike.cli.mapping import mapping
 from sparsespike.cli.simulate import simulate
 from sparsespike.cli.topology import topology
 from sparsespike.cli.train import train
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Train sparse, convert to a spiking graph, run it on native, Brian2 and Lava, and reconcile every synaptic event.",
 )
-for command in (train, topology, finetune, convert, diagnose, simulate, compare, inspect, export, doctor, demo):
+for command in (train, topology, finetune, convert, diagnose, simulate, compare, inspect, mapping, export, doctor, demo):
     app.command()(command)
 app.add_typer(benchmark, name="benchmark")
 
