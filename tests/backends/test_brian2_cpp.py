@@ -8,15 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
+from hypothesis import Phase, given, settings
+from hypothesis.strategies import SearchStrategy
 
 from sparsespike.backends.brian2 import Brian2Backend
 from sparsespike.backends.brian2.standalone import Request
 from sparsespike.backends.testing import CASES, Case, assert_equal, check_conformance, reference
+from sparsespike.backends.testing.strategies import aec_graphs, graphs
 from sparsespike.common.errors import BackendError, BackendTimeoutError, MembraneOverflowError
 from sparsespike.export.connections import Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
@@ -302,3 +307,59 @@ def test_overflow_in_the_program_is_reported_by_image_and_step(tmp_path: Path) -
     with pytest.raises(MembraneOverflowError, match=r"neuron 0 in population 'sum' reached 2\^52 at image 3, step 2;"):
         Brian2Backend("cpp", batch=2).run(graph, inputs, 4, input="current")
     assert left_behind(tmp_path) == []
+
+
+def examples(strategy: SearchStrategy[Case], keep: Callable[[Case], bool]) -> list[Case]:
+    """Six of the graphs that hypothesis makes, always the same."""
+    found: list[Case] = []
+
+    @settings(max_examples=150, derandomize=True, database=None, phases=[Phase.generate], deadline=None)
+    @given(strategy)
+    def collect(case: Case) -> None:
+        if keep(case):
+            found.append(case)
+
+    collect()
+    return found[-6:]
+
+
+def merged(cases: list[Case], images: int) -> tuple[SpikingGraph, np.ndarray]:
+    """Graphs side by side in one, with one input and one readout, and that many images for it."""
+    first = cases[0].graph
+    ranges = [case.graph.input.value_range for case in cases]
+    span = min(low for low, _ in ranges), max(high for _, high in ranges)
+    sizes = [sum(case.graph.input.size for case in cases), sum(case.graph.readout.size for case in cases)]
+    populations = [replace(first.input, shape=(sizes[0],), v_init=None, bias=None, value_range=span)]
+    projections, row, column = [], 0, 0
+    for k, (graph, _, _) in enumerate(cases):
+        populations += [replace(graph.population(name), name=f"{name}.{k}") for name in graph.spiking]
+        for projection in graph.projections:
+            weights = projection.connection.to_csr().to_scipy().tocoo()
+            from_input, to_readout = projection.pre == graph.input.name, projection.post == graph.readout.name
+            shape = sizes[0] if from_input else weights.shape[0], sizes[1] if to_readout else weights.shape[1]
+            ends = weights.row + row * from_input, weights.col + column * to_readout
+            pre, post = (name if name in ("input", "readout") else f"{name}.{k}" for name in projection.key)
+            projections.append((pre, post, sp.coo_matrix((weights.data, ends), shape)))
+        row, column = row + graph.input.size, column + graph.readout.size
+    bias = np.concatenate([case.graph.readout.bias for case in cases])
+    populations.append(replace(first.readout, shape=(sizes[1],), bias=bias, v_init=None))
+    joined: dict[tuple[str, str], sp.coo_matrix] = {}
+    for pre, post, weights in projections:
+        joined[pre, post] = joined[pre, post] + weights if (pre, post) in joined else weights
+    inputs = np.concatenate([np.resize(case.inputs, (images, case.graph.input.size)) for case in cases], axis=1)
+    return SpikingGraph(populations, [Projection(*key, CSRConnection.from_scipy(w)) for key, w in joined.items()]), inputs
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["rate", "aec"])
+def test_random_graphs_merged_into_one_equal_the_reference(kind: str) -> None:
+    if kind == "rate":
+        cases = examples(graphs(), lambda case: case.graph.input.bias_mode == "every_step" and len(case.graph.spiking) > 1)
+    else:
+        cases = examples(aec_graphs(), lambda case: case.graph.slots == 3 and len(case.graph.spiking) > 1)
+    assert len(cases) == 6
+    graph, inputs = merged(cases, images=4)
+    steps = graph.slots or 6
+    expected = reference(graph, inputs, steps)
+    assert sum(counts.events.sum() for name, counts in expected.spikes.items() if name != "input") > 20
+    assert_equal(Brian2Backend("cpp", batch=3).run(graph, inputs, steps, record=graph.spiking), expected)
