@@ -15,6 +15,7 @@ import numpy as np
 import typer
 
 from sparsespike.backends.base import RunResult
+from sparsespike.backends.lava.install import install_lava
 from sparsespike.backends.registry import NAMES, get_backend
 from sparsespike.cli.console import err, print_json, print_table
 from sparsespike.common.errors import SparseSpikeError
@@ -43,13 +44,25 @@ class Finding:
     advice: str = ""
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False) -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    install: Annotated[
+        bool, typer.Option("--install-lava", help="First make an environment for Lava: Python 3.10 with lava-nc, about 400 MB.")
+    ] = False,
+) -> None:
     """Run a small network on every backend, for real, and check the optional packages.
+
+    Lava runs on Python 3.10 alone. On another Python, --install-lava makes an environment of its own for it, in which the
+    backends lava and lava-fixed then run.
 
     Exit code 1 if a backend is installed but gives wrong results; a missing extra is advice, not an error.
 
     Example: sparsespike doctor
     """
+    if install:
+        with err.status("installing Lava"):
+            python = install_lava()
+        err.print(f"Lava is installed: {python}", highlight=False, markup=False)
     findings = [_python(), *(_package(module) for module in EXTRAS), *_torch_kernels(), _compiler(), _native_kernel()]
     expected: RunResult | None = None
     for name in NAMES:
@@ -70,7 +83,7 @@ def _python() -> Finding:
     version = platform.python_version()
     if sys.version_info[:2] == (3, 10):
         return Finding("python", True, version)
-    return Finding("python", True, version, "Lava 0.10.0 installs on Python 3.10 only; everything else works here")
+    return Finding("python", True, version, "Lava 0.10.0 runs on Python 3.10 only: sparsespike doctor --install-lava")
 
 
 def _package(module: str) -> Finding:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sparsespike.backends.base import Counting, InputMode, RunResult, SpikeCounts, prepare, updates
 from sparsespike.backends.expansion import check_max_synapses, too_many_synapses
-from sparsespike.backends.lava.environment import lava_version
+from sparsespike.backends.lava.environment import lava_python, lava_version
 from sparsespike.backends.lava.fixed import Layout, fixed_layout
 from sparsespike.backends.lava.job import CURRENT, Job, Model, describe, load_arrays
 from sparsespike.backends.lava.session import Session
@@ -51,8 +51,10 @@ class LavaBackend:
         graph's own results, integer for integer. The backend's name is ``lava`` or ``lava-fixed``.
     time_limit : float or None
         Seconds for one ``run`` or ``run_many``, start of the worker included.
-    python : str
-        Interpreter of the worker: one that has lava-nc and this package. Lava needs Python 3.10, the caller does not.
+    python : str or None
+        Interpreter of the worker: one that has lava-nc and numba; it runs the caller's copy of this package. Lava needs Python
+        3.10, the caller does not. None means what ``environment.lava_python`` finds: the one that the environment variable
+        ``SPARSESPIKE_LAVA_PYTHON`` names, this one, or that of ``sparsespike doctor --install-lava``.
     max_synapses : int
         Largest graph that is taken, in synapses with its convolutions expanded: the worker holds each, about 12 bytes.
 
@@ -67,7 +69,7 @@ class LavaBackend:
         *,
         model: Model = "floating_pt",
         time_limit: float | None = 600.0,
-        python: str = sys.executable,
+        python: str | None = None,
         max_synapses: int = MAX_SYNAPSES,
     ) -> None:
         if model not in NAMES:
@@ -75,7 +77,7 @@ class LavaBackend:
         self.model: Model = model
         self.name = NAMES[model]
         self.time_limit = time_limit
-        self.python = python
+        self.python = python or lava_python()
         self.max_synapses = check_max_synapses(self.name, max_synapses)
 
     def check(self, graph: SpikingGraph) -> list[str]:

@@ -12,6 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import sparsespike.backends
+import sparsespike.common
+import sparsespike.export
 from sparsespike.backends.lava import supervisor
 from sparsespike.backends.lava.failure import FAILURE_FILE
 from sparsespike.backends.lava.worker import PREFIX_VARIABLE
@@ -86,7 +89,7 @@ class Session:
         """
         order = {
             "command": [self._python, "-c", "from sparsespike.backends.lava.worker import main; main()"],
-            "environment": {**_ENVIRONMENT, PREFIX_VARIABLE: self._prefix},
+            "environment": {**_ENVIRONMENT, PREFIX_VARIABLE: self._prefix, "PYTHONPATH": self._packages()},
             "prefix": self._prefix,
             "failure": FAILURE_FILE,
             "time_limit": time_limit,
@@ -117,6 +120,14 @@ class Session:
                 f"backend {self._name!r}: the worker ended with exit code {outcome['code']} (-9 is often: out of memory); "
                 f"the end of its output:\n{self._log_tail()}"
             )
+
+    def _packages(self) -> str:
+        """A path on which the worker finds this very code, wherever it is installed, and nothing else of the caller's."""
+        path = self.folder / "packages"
+        (path / "sparsespike").mkdir(parents=True)
+        for package in (sparsespike.backends, sparsespike.common, sparsespike.export):
+            (path / package.__name__.replace(".", "/")).symlink_to(Path(package.__path__[0]).resolve())
+        return os.pathsep.join(filter(None, (str(path), os.environ.get("PYTHONPATH"))))
 
     def _log_tail(self) -> str:
         log = (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace")
