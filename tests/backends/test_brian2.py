@@ -258,9 +258,9 @@ def test_cython_without_a_compiler_is_one_clear_error(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["signed_memory", "aec_skips"])
+@pytest.mark.parametrize("name", ["signed_memory", "aec_two_digits"])
 def test_cython_equals_the_reference(name: str) -> None:
-    """Compiled once a minute and case, and kept in Brian2's own cache."""
+    """Takes a minute or two a case the first time; the code is kept in Brian2's own cache."""
     assert check_conformance(Brian2Backend("cython", batch=2), {name: CASES[name]}) == {}
 
 
