@@ -16,7 +16,7 @@ from sparsespike.backends.base import Counting, InputMode, RunResult, SpikeCount
 from sparsespike.backends.expansion import check_max_synapses, too_many_synapses
 from sparsespike.backends.lava.environment import lava_python, lava_version
 from sparsespike.backends.lava.fixed import Layout, fixed_layout
-from sparsespike.backends.lava.job import CURRENT, Job, Model, describe, load_arrays
+from sparsespike.backends.lava.job import CURRENT, Job, Model, Shape, describe, load_arrays
 from sparsespike.backends.lava.session import Session
 from sparsespike.backends.lava.worker import RESULT_FILE
 from sparsespike.common.errors import BackendError, ConfigError, MembraneOverflowError, SparseSpikeError
@@ -42,13 +42,15 @@ class Run:
 
 
 class LavaBackend:
-    """Runs graphs in Lava's process runtime, one Lava process per population and per projection.
+    """Runs graphs in Lava's process runtime, by default with a Lava process for every population and every projection.
 
     Parameters
     ----------
     model : {"floating_pt", "fixed_pt"}
         Numbers to compute with: float64, or the words of Loihi 2 (module ``fixed``), in which fewer graphs fit. Both give the
         graph's own results, integer for integer. The backend's name is ``lava`` or ``lava-fixed``.
+    shape : {"chain", "fused"}
+        One Lava process for every population and projection, as on a chip, or one for the whole network, which is faster.
     time_limit : float or None
         Seconds for one ``run`` or ``run_many``, start of the worker included.
     python : str or None
@@ -68,13 +70,17 @@ class LavaBackend:
         self,
         *,
         model: Model = "floating_pt",
+        shape: Shape = "chain",
         time_limit: float | None = 600.0,
         python: str | None = None,
         max_synapses: int = MAX_SYNAPSES,
     ) -> None:
         if model not in NAMES:
             raise ConfigError(f"backend 'lava': found model = {model!r}, expected 'floating_pt' or 'fixed_pt'")
+        if shape not in ("chain", "fused"):
+            raise ConfigError(f"backend 'lava': found shape = {shape!r}, expected 'chain' or 'fused'")
         self.model: Model = model
+        self.shape: Shape = shape
         self.name = NAMES[model]
         self.time_limit = time_limit
         self.python = python or lava_python()
@@ -129,7 +135,7 @@ class LavaBackend:
             if layout is None:
                 _check_exact(run.graph, run.steps)
         jobs = (
-            describe(run.graph, value, run.steps, frozenset(run.record), run.input, layout)
+            describe(run.graph, value, run.steps, frozenset(run.record), run.input, layout, self.shape)
             for run, value, layout in zip(runs, values, layouts, strict=True)
         )
         outcomes = self.execute(jobs)

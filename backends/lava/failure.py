@@ -54,13 +54,13 @@ def report_exception(where: str, error: BaseException) -> None:
     report(where, f"{type(error).__name__}: {error}", getattr(error, "trace", traceback.format_exc()))
 
 
-def guarded(run_spk: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Decorate ``run_spk`` of a process model, which has a ``label``, so that its exceptions are reported."""
+def guarded(method: Callable[..., None]) -> Callable[..., None]:
+    """Decorate what a process model does in a step, so that its exceptions are reported; its object has a ``label``."""
 
-    @functools.wraps(run_spk)
-    def guard(self: Any) -> None:
+    @functools.wraps(method)
+    def guard(self: Any, *arguments: Any) -> None:
         try:
-            run_spk(self)
+            method(self, *arguments)
         except Exception as error:
             report_exception(f"{self.label}, Lava time step {self.time_step}", error)
             raise

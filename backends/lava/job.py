@@ -24,6 +24,10 @@ CHANNEL_SLOTS = 2
 CHANNEL_BYTES = 2**25
 """Shared memory for all channels of a run: beyond it images are run in several blocks, one after the other."""
 EMITTED = np.dtype(np.int32)
+FUSED_BLOCK = 32
+"""Images side by side in one process: more of them leave the processor's cache."""
+Shape = Literal["chain", "fused"]
+"""One Lava process for every population and projection, or one for everything."""
 Model = Literal["floating_pt", "fixed_pt"]
 """Lava's tags for models that compute in float64 and in the words of Loihi."""
 CURRENT: Mapping[str, np.dtype[Any]] = {"floating_pt": np.dtype(np.float64), "fixed_pt": np.dtype(np.int32)}
@@ -66,6 +70,7 @@ class Job:
     Attributes
     ----------
     model : {"floating_pt", "fixed_pt"}
+    shape : {"chain", "fused"}
     steps, images, block : int
         Local steps, images, and how many images run side by side.
     populations, projections : tuple
@@ -77,6 +82,7 @@ class Job:
     """
 
     model: Model
+    shape: Shape
     steps: int
     images: int
     block: int
@@ -88,6 +94,7 @@ class Job:
         """Write ``job.json`` and ``job.npz``."""
         fields = {
             "model": self.model,
+            "shape": self.shape,
             "steps": self.steps,
             "images": self.images,
             "block": self.block,
@@ -119,6 +126,7 @@ def describe(
     record: frozenset[str],
     input: InputMode,
     layout: Layout | None = None,
+    shape: Shape = "chain",
 ) -> Job:
     """The job that runs ``values``, shape (B, N), through a graph: in fixed point if a layout is given.
 
@@ -171,9 +179,14 @@ def describe(
             arrays[f"population/{position[projection.post]}/injected"] = _membranes(injected, projection.post, layout)
     return Job(
         model=model,
+        shape=shape,
         steps=steps,
         images=len(values),
-        block=block_size(len(values), populations, projections, CURRENT[model].itemsize),
+        block=(
+            even_block(len(values), FUSED_BLOCK)
+            if shape == "fused"
+            else block_size(len(values), populations, projections, CURRENT[model].itemsize)
+        ),
         populations=tuple(populations),
         projections=tuple(projections),
         arrays=arrays,
@@ -219,5 +232,9 @@ def block_size(images: int, populations: list[PopulationJob], projections: list[
             f"backend 'lava': one image needs {per_image / 2**20:.0f} MiB of shared memory for Lava's messages, and half of what "
             f"is free in /dev/shm is {free / 2**21:.0f} MiB; enlarge it (docker run --shm-size=1g ...) or use backend 'native'"
         )
-    largest = min(images, max(1, min(CHANNEL_BYTES, free // 2) // max(per_image, 1)))
+    return even_block(images, max(1, min(CHANNEL_BYTES, free // 2) // max(per_image, 1)))
+
+
+def even_block(images: int, largest: int) -> int:
+    """The size of blocks in which images run: as few blocks as ``largest`` allows, of one size."""
     return -(-images // -(-images // largest))

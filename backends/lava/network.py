@@ -8,11 +8,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.process.variable import Var
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
 from numpy.typing import NDArray
@@ -22,8 +25,9 @@ from sparsespike.backends.lava.failure import report
 from sparsespike.backends.lava.gather import compile_gather
 from sparsespike.backends.lava.job import CHANNEL_SLOTS, SYNAPTIC, Job, PopulationJob
 from sparsespike.backends.lava.processes import synapses
-from sparsespike.backends.lava.processes.models import MODELS, PROCESSES
-from sparsespike.backends.lava.processes.populations import Population
+from sparsespike.backends.lava.processes.fused import Fused, FusedModel
+from sparsespike.backends.lava.processes.models import MODELS
+from sparsespike.backends.lava.processes.populations import PROCESSES
 
 
 def run_job(job: Job) -> dict[str, NDArray[Any]]:
@@ -37,63 +41,73 @@ def run_job(job: Job) -> dict[str, NDArray[Any]]:
         readings of the monotonic clock, in seconds.
     """
     results = _shared_results(job)
-    populations = _populations(job, results)
-    projections = _projections(job, results, populations)
-    # Naming every model spares Lava the search for them. A network whose input stays outside may fall into several parts, each
-    # with a runtime of its own.
-    models = {process: MODELS[job.model][process.population.kind] for process in populations}
-    models |= dict.fromkeys(projections, synapses.MODELS[job.model])
+    populations = [_population(job, results, i) for i in range(len(job.populations))]
+    projections = [_projection(job, results, populations, k) for k in range(len(job.projections))]
+    # Naming every model spares Lava the search for them.
+    models, counters = (_chain if job.shape == "chain" else _fused)(job.model, populations, projections)
     configuration = Loihi2SimCfg(select_tag=job.model, exception_proc_model_map=models)
     compile_gather(SYNAPTIC[job.model].name)
     roots = []
     for process in models:
-        if process.runtime is None:
+        if process.runtime is None:  # without its input a network may fall into parts, each with a runtime of its own
             process.create_runtime(run_cfg=configuration, compile_config={"pypy_channel_size": CHANNEL_SLOTS})
             roots.append(process)
     results["built"] = np.array(time.monotonic())
     with _deaths_reported():
         for root in roots:
-            root.run(RunSteps(num_steps=max(process.clock.last for process in populations)))
+            root.run(RunSteps(num_steps=max(population["clock"].last for population in populations)))
         results["ran"] = np.array(time.monotonic())
-        for k, projection in enumerate(projections):
-            results[f"projection/{k}/events"] = projection.events.get().astype(np.int64)
+        events = np.concatenate([counter.get() for counter in counters]) if counters else np.zeros(0)
+    for k in range(len(projections)):
+        results[f"projection/{k}/events"] = events[k : k + 1].astype(np.int64)
     for root in roots:
         root.stop()
     return results
 
 
-def _populations(job: Job, results: dict[str, NDArray[Any]]) -> list[Population]:
-    processes = []
-    for i, population in enumerate(job.populations):
-        clock = Clock(job.steps, job.images, job.block, population.start)
-        prefix = f"population/{i}/"
-        processes.append(
-            PROCESSES[population.kind](
-                population=population, clock=clock, arrays=_part(job.arrays, prefix), record=_part(results, prefix)
-            )
-        )
-    return processes
+def _population(job: Job, results: dict[str, NDArray[Any]], i: int) -> dict[str, Any]:
+    """Parameters of ``populations.Population``."""
+    population, prefix = job.populations[i], f"population/{i}/"
+    clock = Clock(job.steps, job.images, job.block, population.start)
+    return {"population": population, "clock": clock, "arrays": _part(job.arrays, prefix), "record": _part(results, prefix)}
 
 
-def _projections(job: Job, results: dict[str, NDArray[Any]], populations: list[Population]) -> list[synapses.Synapses]:
-    """The synapses, connected to their populations."""
-    processes = []
-    for k, projection in enumerate(job.projections):
-        pre, post = populations[projection.pre], populations[projection.post]
-        prefix = f"projection/{k}/"
-        process = synapses.Synapses(
-            label=f"projection {pre.population.name!r} -> {post.population.name!r}",
-            clock=pre.clock,
-            shape=(pre.population.size, post.population.size),
-            delay=projection.delay,
-            exponent=projection.exponent,
-            **_part(job.arrays, prefix),
-            **_part(results, prefix),
-        )
-        pre.s_out.connect(process.s_in)
-        process.a_out.connect(post.a_in)
-        processes.append(process)
-    return processes
+def _projection(job: Job, results: dict[str, NDArray[Any]], populations: list[dict[str, Any]], k: int) -> dict[str, Any]:
+    """Parameters of ``synapses.Synapses``, and ``pre`` and ``post``: positions in the list of populations."""
+    projection, prefix = job.projections[k], f"projection/{k}/"
+    pre, post = (job.populations[end] for end in (projection.pre, projection.post))
+    return {
+        "label": f"projection {pre.name!r} -> {post.name!r}",
+        "clock": populations[projection.pre]["clock"],
+        "shape": (pre.size, post.size),
+        **asdict(projection),
+        **_part(job.arrays, prefix),
+        **_part(results, prefix),
+    }
+
+
+Network = tuple[dict[AbstractProcess, type], list[Var]]
+"""Processes with the model of each, and the counters of synaptic events, projection by projection."""
+
+
+def _chain(model: str, populations: list[dict[str, Any]], projections: list[dict[str, Any]]) -> Network:
+    """A process for every population and every projection, joined by their ports."""
+    neurons = [PROCESSES[parameters["population"].kind](**parameters) for parameters in populations]
+    models = {process: MODELS[model][process.population.kind] for process in neurons}
+    counters = []
+    for parameters in projections:
+        process = synapses.Synapses(**parameters)
+        neurons[parameters["pre"]].s_out.connect(process.s_in)
+        process.a_out.connect(neurons[parameters["post"]].a_in)
+        models[process] = synapses.MODELS[model]
+        counters.append(process.events)
+    return models, counters
+
+
+def _fused(model: str, populations: list[dict[str, Any]], projections: list[dict[str, Any]]) -> Network:
+    """One process for everything."""
+    process = Fused(model=model, populations=populations, projections=projections)
+    return {process: FusedModel}, [process.events]
 
 
 def _part(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

@@ -226,7 +226,7 @@ def test_time_limit(marked):
 @pytest.mark.parametrize(
     ("array", "broken", "message"),
     [
-        ("population/1/bias", np.zeros(7), r"population 'hidden', Lava time step 2 failed: ValueError"),
+        ("population/1/bias", np.ones(7), r"population 'hidden', Lava time step 2 failed: ValueError"),
         ("projection/1/indices", np.zeros(1, np.int64), r"projection 'hidden' -> 'readout', Lava time step 2 failed: TypeError"),
         ("population/2/v_init", np.zeros(7), r"population 'readout', Lava time step 3 failed: ValueError"),
         ("projection/0/pointers", None, r"the worker failed: KeyError: 'pointers'"),

@@ -1,4 +1,4 @@
-"""What each kind of population does in a step, in whatever numbers its model computes with.
+"""What each kind of population does in a step, in whatever numbers its model computes with and whoever calls it.
 
 What a run is asked for is written into shared arrays here: Lava would ship it one number a message.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from lava.magma.core.model.py.model import PyLoihiProcessModel
 from numpy.typing import NDArray
 
 from sparsespike.backends.lava.clock import Clock, Window
@@ -16,11 +15,27 @@ from sparsespike.backends.lava.failure import guarded
 from sparsespike.backends.lava.job import PopulationJob
 
 
-class PopulationModel(PyLoihiProcessModel):  # type: ignore[misc]  # Lava is not typed
-    """Calls ``advance`` once a global step, with the local window or None."""
+class PopulationDynamics:
+    """Calls ``advance`` once a global step, with the local window or None.
 
-    def __init__(self, parameters: Any) -> None:
-        super().__init__(parameters)
+    Attributes
+    ----------
+    time_step : int
+        Lava's: 1, 2, ...
+    a_in, s_out : ports
+        With ``recv`` and ``send``; only those that the kind has.
+    v, u : array, shape (block, N)
+        Membranes, and what arrived in a decode window.
+    """
+
+    time_step: int
+    a_in: Any
+    s_out: Any
+    v: NDArray[Any]
+    u: NDArray[Any]
+
+    def prepare(self, parameters: Any) -> None:
+        """Take the parameters of ``populations.Population``."""
         self.population: PopulationJob = parameters["population"]
         self.label = f"population {self.population.name!r}"
         self.clock: Clock = parameters["clock"]
@@ -35,12 +50,13 @@ class PopulationModel(PyLoihiProcessModel):  # type: ignore[misc]  # Lava is not
     def advance(self, window: Window | None) -> None:
         raise NotImplementedError
 
-    def emit(self, window: Window, positive: NDArray[Any], negative: NDArray[Any], emitted: NDArray[np.int32]) -> None:
+    def emit(self, window: Window, positive: NDArray[Any], negative: NDArray[Any] | None, emitted: NDArray[np.int32]) -> None:
         """Record numbers of spikes and what is emitted, of shape (rows, N), and send it, padded to a full block."""
         images, step, record = window.images, window.step, self.record
         for sign, fired in (("positive", positive), ("negative", negative)):
-            record[sign][images] += fired
-            record[f"{sign}_by_step"][images, step] = fired.sum(axis=1)
+            if fired is not None:
+                record[sign][images] += fired
+                record[f"{sign}_by_step"][images, step] = fired.sum(axis=1)
         if "raster" in record:
             record["raster"][images, step] = emitted
         message = self.silence.copy()
@@ -48,7 +64,7 @@ class PopulationModel(PyLoihiProcessModel):  # type: ignore[misc]  # Lava is not
         self.s_out.send(message)
 
 
-class Emitting(PopulationModel):
+class Emitting(PopulationDynamics):
     """Emits the images' values."""
 
     def advance(self, window: Window | None) -> None:
@@ -59,13 +75,17 @@ class Emitting(PopulationModel):
         self.emit(window, values > 0, values < 0, values)
 
 
-class Integrating(PopulationModel):
+class Integrating(PopulationDynamics):
     """Receives currents and integrates them."""
+
+    def prepare(self, parameters: Any) -> None:
+        super().prepare(parameters)
+        self.biased = bool(self.arrays["bias"].any())
 
     def integrate(self, window: Window | None) -> NDArray[Any]:
         """Membranes of the window's images after current and bias were added: a view, shape (rows, N)."""
         current = self.receive(window)
-        v: NDArray[Any] = self.v[: 0 if window is None else window.rows]
+        v = self.v[: 0 if window is None else window.rows]
         if window is None:
             return v
         if window.step == 0:
@@ -77,7 +97,7 @@ class Integrating(PopulationModel):
     def add_bias(self, v: NDArray[Any], window: Window) -> None:
         """Add the bias and what is injected like one to membranes, in place, and check them."""
         first = window.step == 0
-        if first or self.population.every_step:
+        if self.biased and (first or self.population.every_step):
             v += self.arrays["bias"]
         if "injected" in self.arrays and (first or self.population.injected_every_step):
             v += self.arrays["injected"][window.images]
@@ -110,22 +130,23 @@ class Firing(Integrating):
             self.s_out.send(self.silence)
             return
         positive, negative = self.fire(v, window)
-        self.emit(window, positive, negative, positive.astype(np.int32) - negative)
+        emitted = positive.astype(np.int32)
+        self.emit(window, positive, negative, emitted if negative is None else emitted - negative)
 
-    def fire(self, v: NDArray[Any], window: Window) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which neurons spike +1 and which -1; membranes are reset in place."""
+    def fire(self, v: NDArray[Any], window: Window) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
+        """Which neurons spike +1, and which -1 or None; membranes are reset in place."""
         positive = v >= self.arrays["threshold"]
         if self.population.to_zero:
             v[positive] = 0
         else:
             v -= positive * self.arrays["threshold"]
-        return positive, np.zeros_like(positive)
+        return positive, None
 
 
 class SignedFiring(Firing):
     """As ``Firing``, and takes spikes back."""
 
-    def fire(self, v: NDArray[Any], window: Window) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def fire(self, v: NDArray[Any], window: Window) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
         net_count = self.record["positive"][window.images] - self.record["negative"][window.images]
         negative = (v <= -self.arrays["threshold_neg"]) & (net_count > 0)
         positive, _ = super().fire(v, window)
@@ -136,8 +157,8 @@ class SignedFiring(Firing):
 class Encoding(Integrating):
     """Decodes in one window and encodes in the next."""
 
-    def __init__(self, parameters: Any) -> None:
-        super().__init__(parameters)
+    def prepare(self, parameters: Any) -> None:
+        super().prepare(parameters)
         self.fired = np.zeros(self.silence.shape, np.int32)
 
     def advance(self, window: Window | None) -> None:
@@ -165,4 +186,14 @@ class Encoding(Integrating):
         second = (fired == 1) & (v >= compensation)
         v -= second * compensation
         fired |= second * np.int32(2)
-        self.emit(window, first.astype(np.int32) + second, self.silence[: window.rows], first + second * np.int32(2))
+        self.emit(window, first.astype(np.int32) + second, None, first + second * np.int32(2))
+
+
+DYNAMICS: dict[str, type[PopulationDynamics]] = {
+    "input": Emitting,
+    "if": Firing,
+    "signed_if": SignedFiring,
+    "aec": Encoding,
+    "readout": Reading,
+}
+"""Dynamics of each kind of population."""

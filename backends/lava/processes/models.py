@@ -1,6 +1,6 @@
 """The process models: each kind's dynamics in floating point (float64) and in fixed point (int32 words, as on Loihi 2).
 
-Lava takes no model that inherits from another model, so every one is put together from its dynamics and its numbers.
+Lava takes no model that inherits from another model, so every one is put together from its numbers and its dynamics.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from lava.magma.core.decorator import implements, requires, tag
+from lava.magma.core.model.py.model import PyLoihiProcessModel
 from lava.magma.core.model.py.ports import PyInPort, PyOutPort
 from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.resources import CPU
@@ -21,7 +22,15 @@ from sparsespike.backends.lava.job import PopulationJob
 from sparsespike.backends.lava.processes import dynamics, populations
 
 
-class _FloatingPoint:
+class LavaModel(PyLoihiProcessModel):  # type: ignore[misc]  # Lava is not typed
+    """A model that Lava calls."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters)
+        self.prepare(parameters)
+
+
+class FloatingPoint:
     """Currents and membranes are the graph's integers in float64; the run was proven to stay below 2^53."""
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.float64)
@@ -35,7 +44,7 @@ class _FloatingPoint:
         pass
 
 
-class _FixedPoint:
+class FixedPoint:
     """Currents and membranes are words of 24 bits, checked in every step."""
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
@@ -66,7 +75,7 @@ class _FixedPoint:
 @implements(proc=populations.Input, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("floating_pt", "fixed_pt")
-class InputModel(dynamics.Emitting):
+class InputModel(dynamics.Emitting, LavaModel):
     """Input of either model."""
 
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
@@ -75,21 +84,21 @@ class InputModel(dynamics.Emitting):
 @implements(proc=populations.Readout, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("floating_pt")
-class FloatingReadout(_FloatingPoint, dynamics.Reading):
+class FloatingReadout(FloatingPoint, dynamics.Reading, LavaModel):
     """Readout in floating point."""
 
 
 @implements(proc=populations.Readout, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class FixedReadout(_FixedPoint, dynamics.Reading):
+class FixedReadout(FixedPoint, dynamics.Reading, LavaModel):
     """Readout in fixed point."""
 
 
 @implements(proc=populations.IntegrateAndFire, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("floating_pt")
-class FloatingIntegrateAndFire(_FloatingPoint, dynamics.Firing):
+class FloatingIntegrateAndFire(FloatingPoint, dynamics.Firing, LavaModel):
     """Integrate-and-fire in floating point."""
 
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
@@ -98,7 +107,7 @@ class FloatingIntegrateAndFire(_FloatingPoint, dynamics.Firing):
 @implements(proc=populations.IntegrateAndFire, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class FixedIntegrateAndFire(_FixedPoint, dynamics.Firing):
+class FixedIntegrateAndFire(FixedPoint, dynamics.Firing, LavaModel):
     """Integrate-and-fire in fixed point."""
 
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
@@ -107,7 +116,7 @@ class FixedIntegrateAndFire(_FixedPoint, dynamics.Firing):
 @implements(proc=populations.SignedIntegrateAndFire, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("floating_pt")
-class FloatingSignedIntegrateAndFire(_FloatingPoint, dynamics.SignedFiring):
+class FloatingSignedIntegrateAndFire(FloatingPoint, dynamics.SignedFiring, LavaModel):
     """Signed integrate-and-fire in floating point."""
 
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
@@ -116,7 +125,7 @@ class FloatingSignedIntegrateAndFire(_FloatingPoint, dynamics.SignedFiring):
 @implements(proc=populations.SignedIntegrateAndFire, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class FixedSignedIntegrateAndFire(_FixedPoint, dynamics.SignedFiring):
+class FixedSignedIntegrateAndFire(FixedPoint, dynamics.SignedFiring, LavaModel):
     """Signed integrate-and-fire in fixed point."""
 
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
@@ -125,7 +134,7 @@ class FixedSignedIntegrateAndFire(_FixedPoint, dynamics.SignedFiring):
 @implements(proc=populations.AdaptiveEventCode, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("floating_pt")
-class FloatingAdaptiveEventCode(_FloatingPoint, dynamics.Encoding):
+class FloatingAdaptiveEventCode(FloatingPoint, dynamics.Encoding, LavaModel):
     """AEC in floating point."""
 
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
@@ -135,23 +144,14 @@ class FloatingAdaptiveEventCode(_FloatingPoint, dynamics.Encoding):
 @implements(proc=populations.AdaptiveEventCode, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class FixedAdaptiveEventCode(_FixedPoint, dynamics.Encoding):
+class FixedAdaptiveEventCode(FixedPoint, dynamics.Encoding, LavaModel):
     """AEC in fixed point."""
 
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
     u: NDArray[np.int32] = LavaPyType(np.ndarray, np.int32, precision=24)
 
 
-PROCESSES: dict[str, type[populations.Population]] = {
-    "input": populations.Input,
-    "if": populations.IntegrateAndFire,
-    "signed_if": populations.SignedIntegrateAndFire,
-    "aec": populations.AdaptiveEventCode,
-    "readout": populations.Readout,
-}
-"""Process of each kind of population."""
-
-MODELS: dict[str, dict[str, type[dynamics.PopulationModel]]] = {
+MODELS: dict[str, dict[str, type[LavaModel]]] = {
     "floating_pt": {
         "input": InputModel,
         "if": FloatingIntegrateAndFire,
@@ -168,3 +168,6 @@ MODELS: dict[str, dict[str, type[dynamics.PopulationModel]]] = {
     },
 }
 """Process model of each kind of population, by the numbers it computes with."""
+
+NUMBERS: dict[str, type[FloatingPoint] | type[FixedPoint]] = {"floating_pt": FloatingPoint, "fixed_pt": FixedPoint}
+"""What a model computes with."""

@@ -83,3 +83,13 @@ class AdaptiveEventCode(IntegrateAndFire):
     def __init__(self, **parameters: Any) -> None:
         super().__init__(**parameters)
         self.u = Var(shape=self.shape, init=0)
+
+
+PROCESSES: dict[str, type[Population]] = {
+    "input": Input,
+    "if": IntegrateAndFire,
+    "signed_if": SignedIntegrateAndFire,
+    "aec": AdaptiveEventCode,
+    "readout": Readout,
+}
+"""Process of each kind of population."""

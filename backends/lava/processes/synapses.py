@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from lava.magma.core.decorator import implements, requires, tag
-from lava.magma.core.model.py.model import PyLoihiProcessModel
 from lava.magma.core.model.py.ports import PyInPort, PyOutPort
 from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.process.ports.ports import InPort, OutPort
@@ -20,6 +19,7 @@ from sparsespike.backends.lava.clock import Clock, Window
 from sparsespike.backends.lava.failure import guarded
 from sparsespike.backends.lava.fixed import ALIGNMENT, WORD_LIMIT, check_words
 from sparsespike.backends.lava.gather import compile_gather
+from sparsespike.backends.lava.processes.models import LavaModel
 
 
 class Synapses(AbstractProcess):  # type: ignore[misc]  # Lava is not typed
@@ -61,12 +61,16 @@ class Synapses(AbstractProcess):  # type: ignore[misc]  # Lava is not typed
         self.events = Var(shape=(1,), init=0)
 
 
-class _SynapsesModel(PyLoihiProcessModel):  # type: ignore[misc]  # Lava is not typed
-    s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
-    events: NDArray[np.int64] = LavaPyType(np.ndarray, np.int64)
+class SynapsesDynamics:
+    """What synapses do in a step, in whatever numbers their model computes with and whoever calls them."""
 
-    def __init__(self, parameters: Any) -> None:
-        super().__init__(parameters)
+    time_step: int
+    s_in: Any
+    a_out: Any
+    events: NDArray[np.int64]
+
+    def prepare(self, parameters: Any) -> None:
+        """Take the parameters of ``Synapses``."""
         self.label: str = parameters["label"]
         self.clock: Clock = parameters["clock"]
         self.synapses = parameters["pointers"], parameters["indices"], parameters["values"]
@@ -77,11 +81,21 @@ class _SynapsesModel(PyLoihiProcessModel):  # type: ignore[misc]  # Lava is not 
         # A ring of currents under way: what is gathered now leaves `delay` steps later.
         self.ring = np.zeros((parameters["delay"], self.clock.block, parameters["shape"][1]), parameters["values"].dtype)
 
+    @property
+    def leaving(self) -> NDArray[Any]:
+        """The current that leaves in this step, and whose place those that arrive then take: shape (block, n_post)."""
+        current: NDArray[Any] = self.ring[self.time_step % len(self.ring)]
+        return current
+
     @guarded
     def run_spk(self) -> None:
-        current = self.ring[self.time_step % len(self.ring)]
-        self.deliver(current)
-        emitted = self.s_in.recv()
+        self.deliver(self.leaving)
+        self.take(self.s_in.recv())
+
+    @guarded
+    def take(self, emitted: NDArray[np.int32]) -> None:
+        """Gather the rows of the neurons that emit, shape (block, n_pre)."""
+        current = self.leaving
         current[:] = 0
         window = self.clock.window(self.time_step)
         if window is not None:
@@ -105,13 +119,10 @@ class _SynapsesModel(PyLoihiProcessModel):  # type: ignore[misc]  # Lava is not 
         return [(emitted >> bit & 1) * payload for bit, payload in enumerate(self.payloads[:, step])]
 
 
-@implements(proc=Synapses, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("floating_pt")
-class FloatingSynapses(_SynapsesModel):
-    """Synapses in floating point."""
+class FloatingCurrents:
+    """Currents in float64."""
 
-    a_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.float64)
+    a_out: Any
 
     def check(self, current: NDArray[np.float64], window: Window) -> None:
         pass
@@ -120,13 +131,12 @@ class FloatingSynapses(_SynapsesModel):
         self.a_out.send(current)
 
 
-@implements(proc=Synapses, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
-class FixedSynapses(_SynapsesModel):
-    """Synapses in fixed point: mantissas are summed up, and the sum is shifted."""
+class FixedCurrents:
+    """Mantissas are summed up, and the sum is shifted."""
 
-    a_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
+    a_out: Any
+    label: str
+    exponent: int
 
     def check(self, current: NDArray[np.int64], window: Window) -> None:
         limit = WORD_LIMIT >> ALIGNMENT + self.exponent
@@ -136,5 +146,29 @@ class FixedSynapses(_SynapsesModel):
         self.a_out.send((current << self.exponent).astype(np.int32))
 
 
-MODELS: dict[str, type[_SynapsesModel]] = {"floating_pt": FloatingSynapses, "fixed_pt": FixedSynapses}
+@implements(proc=Synapses, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("floating_pt")
+class FloatingSynapses(FloatingCurrents, SynapsesDynamics, LavaModel):
+    """Synapses in floating point."""
+
+    s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
+    a_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.float64)
+    events: NDArray[np.int64] = LavaPyType(np.ndarray, np.int64)
+
+
+@implements(proc=Synapses, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class FixedSynapses(FixedCurrents, SynapsesDynamics, LavaModel):
+    """Synapses in fixed point."""
+
+    s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
+    a_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
+    events: NDArray[np.int64] = LavaPyType(np.ndarray, np.int64)
+
+
+MODELS: dict[str, type[LavaModel]] = {"floating_pt": FloatingSynapses, "fixed_pt": FixedSynapses}
 """Process model of synapses, by the numbers it computes with."""
+CURRENTS: dict[str, type[FloatingCurrents] | type[FixedCurrents]] = {"floating_pt": FloatingCurrents, "fixed_pt": FixedCurrents}
+"""What synapses send, by the same."""
