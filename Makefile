@@ -28,9 +28,10 @@ lint: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(PY) benchmarks/training.py
+	$(PY) benchmarks/backends.py
 
 # The stamps are written last, so an interrupted installation is taken up again.
-.venv/installed-all: pyproject.toml setup.py tools/make_venv.sh
+.venv/installed-all: pyproject.toml setup.py tools/make_venv.sh $(wildcard backends/native/simd*)
 	tools/make_venv.sh
 	$(PY) -m pip install --disable-pip-version-check -q -e '.[all]'
 	touch $@

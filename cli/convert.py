@@ -61,6 +61,10 @@ def convert(
         typer.Option(help="snm, percentile, aec: of activations, becomes the threshold. Default: 100, 99.9, 100."),
     ] = None,
     calibration: Annotated[int | None, typer.Option(help="snm, percentile, aec: training images. Default: 512.", min=1)] = None,
+    v_init: Annotated[
+        float | None,
+        typer.Option(help="snm, percentile: initial membrane in thresholds. Default: 0 as published; 0.5 needs fewer steps."),
+    ] = None,
     payload_bits: Annotated[int | None, typer.Option(help="aec: width of what a spike carries. Default: 12.")] = None,
     data: Data = None,
     as_json: Json = False,
@@ -85,6 +89,8 @@ def convert(
         raise ConfigError(f"--method {method!r}: expected one of {', '.join(METHODS)}")
     if payload_bits is not None and method != "aec":
         raise ConfigError(f"--payload-bits is for aec: spikes of {method} carry nothing")
+    if v_init is not None and method not in ("snm", "percentile"):
+        raise ConfigError(f"--v-init is for snm and percentile: {method} has its own")
     network, known = load_model(model)
     trained = has_trained_thresholds(network, method)
     last_slot = aec_steps(steps, trained) if method == "aec" else None
@@ -101,7 +107,8 @@ def convert(
             [(v.layer, v.type, "x".join(map(str, v.shape or ())), v.accepted, v.text) for v in found],
         )
     images = None if trained else calibration_images(known, data, calibration or 512, percentile or PERCENTILES[method])
-    settings = {name: value for name, value in (("steps", last_slot), ("payload_bits", payload_bits)) if value is not None}
+    given = {"steps": last_slot, "payload_bits": payload_bits, "v_init": v_init}
+    settings = {name: value for name, value in given.items() if value is not None}
     (graph, report, _), choices = choose(
         wanted, lambda width: convert_model(network, known, method, width, images, **settings), known, data
     )

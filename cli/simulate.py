@@ -13,8 +13,9 @@ import typer
 from numpy.typing import NDArray
 from rich.markup import escape
 
-from sparsespike.backends.base import Backend, InputMode, RunResult
+from sparsespike.backends.base import Backend, Counting, InputMode, RunResult
 from sparsespike.backends.bulk import BulkResult, run_blocks
+from sparsespike.backends.native import NativeBackend
 from sparsespike.cli.choice import chosen_steps
 from sparsespike.cli.console import print_json, print_prose, print_table
 from sparsespike.cli.options import (
@@ -55,6 +56,10 @@ def simulate(
             help="events: the first projection runs inside the backend and is measured; current: computed once an image.",
         ),
     ] = "events",
+    counting: Annotated[
+        str,
+        typer.Option(help="native: measured, one event at a time; or computed, spikes x fan-out, in the faster compiled kernel."),
+    ] = "measured",
     results: Annotated[Path | None, typer.Option("--out", help="Write the counts to this JSON file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -68,12 +73,19 @@ def simulate(
 
     sparsespike simulate runs/sparse/graph.safetensors --steps auto
 
+    sparsespike simulate runs/sparse/graph.safetensors --steps 64 --input current --counting computed
+
     sparsespike simulate runs/sparse/graph.safetensors --backend native --backend brian2 --backend lava --images 20
     """
     network = load_graph(graph)
     if input_mode not in get_args(InputMode):
         raise ConfigError(f"--input {input_mode!r}: expected one of {', '.join(get_args(InputMode))}")
-    backends = chosen_backends(backend, network)
+    if counting not in get_args(Counting):
+        raise ConfigError(f"--counting {counting!r}: expected one of {', '.join(get_args(Counting))}")
+    backends = [
+        NativeBackend(counting=cast(Counting, counting)) if each.name == "native" else each
+        for each in chosen_backends(backend, network)
+    ]
     time_steps, choice = chosen_steps(network, steps, data)
     inputs, labels = images_for(network, data, images)
     runs = [run_backend(network, each, inputs, time_steps, cast(InputMode, input_mode)) for each in backends]

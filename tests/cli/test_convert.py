@@ -74,6 +74,8 @@ def test_aec(sparsespike: Run, folder: Path) -> None:
         (("--method", "aec", "--steps", "auto"), "--steps auto: an AEC graph is made for one T; give a number"),
         (("--method", "aec", "--steps", "0"), "AEC has T = 0, expected at least 1"),
         (("--method", "aec", "--steps", "5", "--payload-bits", "3"), "expected at most 2: later primary thresholds"),
+        (("--method", "aec", "--v-init", "0.5"), "--v-init is for snm and percentile: aec has its own"),
+        (("--method", "snm", "--v-init", "1"), "v_init: found 1.0, expected a part of the threshold, from 0 to less than 1"),
         (("--method", "snm", "--payload-bits", "8"), "--payload-bits is for aec: spikes of snm carry nothing"),
         (("--method", "qcfs"), "found the activation ReLU, expected QCFS"),
         (("--method", "snm", "--calibration", "3"), "calibration: found 3 images, expected at least 16"),
