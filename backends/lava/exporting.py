@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsespike.backends.lava.backend import EXACT
-from sparsespike.backends.lava.fixed import ALIGNMENT, UNREACHABLE, WORD_LIMIT, fixed_layout
+from sparsespike.backends.lava.fixed import UNREACHABLE, WORD_LIMIT, fixed_layout
 from sparsespike.backends.lava.job import Model, describe
 from sparsespike.common.errors import BackendError, ConfigError
 from sparsespike.export.graph import SpikingGraph
@@ -57,7 +57,6 @@ def write_program(graph: SpikingGraph, folder: Path, model: Model = "floating_pt
         "model": model,
         "slots": graph.slots,
         "value_range": graph.input.value_range,
-        "alignment": ALIGNMENT if fixed else 0,
         "limit": WORD_LIMIT if fixed else EXACT - 1,
         "unreachable": UNREACHABLE if fixed else EXACT,
         "shift": layout.shifts[graph.readout.name] if layout is not None else 0,

@@ -2,18 +2,21 @@
 
 A population takes a *shift* s: its membranes, thresholds and biases on the chip are 2^s times those of the graph, in words of 24
 bits. A weight is a mantissa of 8 bits and, with both signs in one projection, an even one of 9 bits, times a power of two that
-the projection shares; what it adds to a membrane is aligned by 6 bits: weight * 2^s = mantissa * 2^(exponent + 6). Nothing here
-rounds: a graph of odd 8-bit weights takes s = 7, in which their mantissas are even; one that does not fit is refused.
+the projection shares: weight * 2^s = mantissa * 2^exponent. A bias is a mantissa of 13 bits times a power of two of its own.
+A graph of odd 8-bit weights takes s = 1, in which their mantissas are even; one that does not fit is refused. Nothing is rounded
+on the way to Lava: ``round_biases`` gives a graph whose biases fit, for every backend to run.
 
-Widths are those of the fixed-point models of LIF and Sparse in lava-nc 0.10.0 (``lava/proc/lif/models.py``,
-``lava/proc/sparse/models.py``, ``lava/utils/weightutils.py``), which are said there to follow Loihi bit by bit. Lava itself
-checks none of them: it wraps, clips or cuts without a word.
+The widths are those that the models of lava-nc 0.10.0 declare: membranes, graded spikes and thresholds of 24 bits
+(``lava/proc/graded/models.py``, ``lava/proc/sdn/models.py``), weights and their signs (``lava/utils/weightutils.py``), biases
+(``lava/proc/lif/models.py``). The exponents are those of nengo-loihi 1.1 (``SynapseConfig.real_weight_exp`` in
+nengo_loihi/block.py: 6 more than the chip's own, which go up to 7). Lava itself checks none of them: it wraps, clips or cuts
+without a word. Its own LIF and Sparse are narrower still (``STOCK``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,21 +28,44 @@ from sparsespike.export.graph import Key, Population, SpikingGraph
 from sparsespike.export.population import NEVER
 
 WORD_LIMIT = 2**23 - 1
-"""Largest magnitude of membranes, aligned currents, and what a graded spike carries: 24 bits with the sign."""
-ALIGNMENT = 6
-"""Bits by which arriving currents and threshold mantissas are shifted to meet the membrane."""
-THRESHOLD_LIMIT = 2**17 - 1
-"""Largest threshold mantissa."""
+"""Largest magnitude of membranes, thresholds, currents, and what a graded spike carries: 24 bits with the sign."""
 BIAS_LIMITS = (-(2**12), 2**12 - 1)
 """Bias mantissas: 13 bits with the sign."""
-EXPONENTS = range(8)
-"""Exponents of biases (3 bits) and those of weights that lose no bits."""
-SHIFTS = range(8)
+BIAS_EXPONENTS = range(8)
 UNREACHABLE = 2**31 - 1
 """The threshold of a neuron that never fires, in int32: no 24-bit membrane reaches it."""
 
 _BITS_ADVICE = "convert with --bits 8, or use the backend 'lava', which has no such limit"
 _UNIT_ADVICE = "convert with fewer bits or for a smaller range of input values, or use the backend 'lava'"
+
+
+@dataclass(frozen=True)
+class Format:
+    """What processes take.
+
+    Attributes
+    ----------
+    shifts : range
+        Shifts of a population that are tried.
+    exponents : range
+        Powers of two that the weights of a projection may share.
+    threshold_bits : int
+        Low bits of a threshold that must be zero.
+    threshold_limit : int
+        Largest threshold, as a word.
+    """
+
+    shifts: range
+    exponents: range
+    threshold_bits: int
+    threshold_limit: int
+
+
+PROGRAMMED = Format(shifts=range(8), exponents=range(14), threshold_bits=0, threshold_limit=WORD_LIMIT)
+"""Neurons of Loihi 2 that are programmed: those of this package."""
+STOCK = Format(shifts=range(6, 8), exponents=range(6, 14), threshold_bits=6, threshold_limit=(2**17 - 1) << 6)
+"""LIF and Sparse of Lava: currents and 17-bit thresholds are aligned by 6 bits, and Sparse cuts bits where the shared exponent is
+negative."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +77,7 @@ class Layout:
     shifts : mapping of population to int
         Of every population but the input: word = graph's integer * 2^shift.
     exponents : mapping of (pre, post) to int
-        Shared exponent of a projection's weights.
+        Of the power of two that the weights of a projection share.
     """
 
     shifts: Mapping[str, int]
@@ -60,16 +86,16 @@ class Layout:
     def mantissas(self, graph: SpikingGraph, key: Key) -> CSRConnection:
         """The weights of a projection as mantissas, convolutions expanded."""
         csr = graph.projection(*key).connection.to_csr()
-        scaled = csr.values.astype(np.int64) << self.shifts[key[1]] >> (ALIGNMENT + self.exponents[key])
+        scaled = csr.values.astype(np.int64) << self.shifts[key[1]] >> self.exponents[key]
         return CSRConnection(csr.pointers, csr.indices, scaled.astype(np.int32), csr.n_post)
 
 
-def fixed_layout(graph: SpikingGraph, shifts: range = SHIFTS) -> tuple[Layout, list[str]]:
+def fixed_layout(graph: SpikingGraph, format: Format = PROGRAMMED) -> tuple[Layout, list[str]]:
     """The layout, and reasons why the graph has none; the layout holds if there are no reasons.
 
-    Of the ``shifts`` at which a population fits, the smallest leaves its membrane the widest range.
+    Of the shifts at which the weights into a population fit, the smallest leaves its membrane the widest range.
     """
-    taken: dict[str, int] = {}
+    shifts: dict[str, int] = {}
     exponents: dict[Key, int] = {}
     reasons: list[str] = []
     source = graph.input
@@ -79,31 +105,32 @@ def fixed_layout(graph: SpikingGraph, shifts: range = SHIFTS) -> tuple[Layout, l
         if name == source.name:
             continue
         population = graph.population(name)
-        fits = {shift: found for shift in shifts if (found := _exponents(graph, name, shift)) is not None}
-        if not fits:
-            reasons += _weight_reasons(graph, name, shifts)
-            continue
-        problems = {shift: list(_problems(population, shift)) for shift in fits}
-        taken[name] = min(problems, key=lambda shift: (len(problems[shift]), shift))
-        exponents |= fits[taken[name]]
-        reasons += problems[taken[name]]
-    return Layout(taken, exponents), reasons
+        for shift in format.shifts:
+            found = _exponents(graph, name, shift, format)
+            if found is not None:
+                shifts[name] = shift
+                exponents |= found
+                reasons += _problems(population, shift, format)
+                break
+        else:
+            reasons += _weight_reasons(graph, name, format)
+    return Layout(shifts, exponents), reasons
 
 
-def _exponents(graph: SpikingGraph, name: str, shift: int) -> dict[Key, int] | None:
+def _exponents(graph: SpikingGraph, name: str, shift: int, format: Format) -> dict[Key, int] | None:
     """Exponents of all projections into a population at a shift; None if the weights of one do not fit."""
-    exponents = {projection.key: weight_exponent(projection.connection, shift) for projection in graph.into(name)}
+    exponents = {p.key: weight_exponent(p.connection, shift, format.exponents) for p in graph.into(name)}
     found = {key: exponent for key, exponent in exponents.items() if exponent is not None}
     return found if len(found) == len(exponents) else None
 
 
-def weight_exponent(connection: Connection, shift: int) -> int | None:
+def weight_exponent(connection: Connection, shift: int, exponents: range) -> int | None:
     """The smallest exponent at which all weights of a connection are mantissas, or None if there is none."""
     words = _weights(connection) << shift
     mixed = bool((words > 0).any() and (words < 0).any())
     low, high = (-256, 254) if mixed else (-255, 255)
-    for exponent in EXPONENTS:
-        step = 2 ** (ALIGNMENT + exponent)
+    for exponent in exponents:
+        step = 2**exponent
         if np.any(words % (2 * step if mixed else step)):
             return None
         if low * step <= words.min(initial=0) and words.max(initial=0) <= high * step:
@@ -116,11 +143,11 @@ def _weights(connection: Connection) -> NDArray[np.int64]:
     return values.astype(np.int64)
 
 
-def _weight_reasons(graph: SpikingGraph, name: str, shifts: range) -> list[str]:
+def _weight_reasons(graph: SpikingGraph, name: str, format: Format) -> list[str]:
     reasons = []
     for projection in graph.into(name):
         values = _weights(projection.connection)
-        if not any(weight_exponent(projection.connection, shift) is not None for shift in shifts):
+        if all(weight_exponent(projection.connection, shift, format.exponents) is None for shift in format.shifts):
             reasons.append(
                 f"projection {projection.pre!r} -> {name!r} has weights {values.min()}..{values.max()}, expected mantissas of 8 "
                 f"bits with one exponent; {_BITS_ADVICE}"
@@ -145,18 +172,16 @@ def _message_reasons(population: Population) -> Iterator[str]:
         )
 
 
-def _problems(population: Population, shift: int) -> Iterator[str]:
+def _problems(population: Population, shift: int, format: Format) -> Iterator[str]:
     """What of a population does not fit at a shift."""
     unit = 2**shift
     name = f"population {population.name!r}"
     for field, thresholds in threshold_fields(population).items():
         used = thresholds[thresholds < NEVER]
-        wrong = used[(used * unit % 2**ALIGNMENT != 0) | (used > (THRESHOLD_LIMIT << ALIGNMENT) // unit)]
-        if len(wrong):
-            yield (
-                f"{name} has a {field} of {wrong.max()}, expected multiples of {max(2**ALIGNMENT // unit, 1)} up to "
-                f"{(THRESHOLD_LIMIT << ALIGNMENT) // unit} (17 bits); {_UNIT_ADVICE}"
-            )
+        limit = format.threshold_limit // unit  # shifts are at least threshold_bits, so that none of a threshold's is lost
+        if used.max(initial=0) > limit:
+            bits = (format.threshold_limit >> format.threshold_bits).bit_length()
+            yield f"{name} has a {field} of {used.max()}, expected at most {limit} ({bits} bits); {_UNIT_ADVICE}"
     if np.abs(population.v_init).max() > WORD_LIMIT // unit:
         yield (
             f"{name} starts with a membrane of {np.abs(population.v_init).max()}, expected at most {WORD_LIMIT // unit} (24 bits "
@@ -165,7 +190,10 @@ def _problems(population: Population, shift: int) -> Iterator[str]:
     misfits = population.bias[~is_bias(population.bias, shift)]
     if len(misfits):
         worst = misfits[np.argmax(np.abs(misfits))]
-        yield f"{name} has a bias of {worst}, {bias_expectation(shift)}; {_UNIT_ADVICE}"
+        yield (
+            f"{name} has a bias of {worst}, {bias_expectation(shift)}; round the biases in the graph "
+            f"(sparsespike.backends.lava.fixed.round_biases), or {_UNIT_ADVICE}"
+        )
 
 
 def threshold_fields(population: Population) -> dict[str, NDArray[np.int64]]:
@@ -181,17 +209,58 @@ def is_bias(values: NDArray[np.int64], shift: int) -> NDArray[np.bool_]:
     small = np.abs(values) <= WORD_LIMIT
     words = np.where(small, values, 0) << shift
     low, high = BIAS_LIMITS
-    for exponent in EXPONENTS:
+    for exponent in BIAS_EXPONENTS:
         mantissas = words >> exponent
         fits |= (mantissas << exponent == words) & (mantissas >= low) & (mantissas <= high)
     return fits & small
+
+
+def round_biases(graph: SpikingGraph) -> SpikingGraph:
+    """The same graph with every bias rounded to the nearest mantissa of 13 bits times a power of two, for all backends to run.
+
+    Raises
+    ------
+    BackendError
+        If a bias is too large even so, or the weights into a population do not fit.
+    """
+    shifts = fixed_layout(graph)[0].shifts
+    populations = []
+    for population in graph.populations:
+        if population.kind != "input":
+            if population.name not in shifts:
+                raise BackendError(f"round_biases: {'; '.join(_weight_reasons(graph, population.name, PROGRAMMED))}")
+            population = replace(population, bias=_rounded(population, shifts[population.name]))
+        populations.append(population)
+    return SpikingGraph(
+        populations, graph.projections, {**graph.provenance, "biases": "mantissas of 13 bits times powers of two"}
+    )
+
+
+def _rounded(population: Population, shift: int) -> NDArray[np.int64]:
+    """The biases of a population that fit, each the nearest to its own; of two as near, the one of the even mantissa."""
+    bias = population.bias
+    result, missing = bias.copy(), ~is_bias(bias, shift)
+    for exponent in range(shift + 1, len(BIAS_EXPONENTS)):
+        step = 2 ** (exponent - shift)
+        down = bias // step
+        odd_half = (2 * (bias - down * step) == step) & (down % 2 == 1)
+        mantissas = down + ((2 * (bias - down * step) > step) | odd_half)
+        fits = missing & is_bias(mantissas * step, shift)
+        result[fits] = (mantissas * step)[fits]
+        missing &= ~fits
+    if missing.any():
+        worst = bias[missing][np.argmax(np.abs(bias[missing]))]
+        raise BackendError(
+            f"round_biases: population {population.name!r} has a bias of {worst}, {bias_expectation(shift)}; {_UNIT_ADVICE}"
+        )
+    return result
 
 
 def bias_expectation(shift: int) -> str:
     """What ``is_bias`` asks for, in words."""
     return (
         f"expected a mantissa of 13 bits times a power of two: {BIAS_LIMITS[0]}..{BIAS_LIMITS[1]}, and beyond it what such "
-        f"powers divide, up to {(BIAS_LIMITS[1] << EXPONENTS[-1]) >> shift}"
+        f"powers divide, up to {(BIAS_LIMITS[1] << BIAS_EXPONENTS[-1]) >> shift}"
     )
 
 

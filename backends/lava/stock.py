@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsespike.backends.lava.exporting import write_files
-from sparsespike.backends.lava.fixed import ALIGNMENT, SHIFTS, THRESHOLD_LIMIT, Layout, fixed_layout
+from sparsespike.backends.lava.fixed import STOCK, Layout, fixed_layout
 from sparsespike.common.errors import BackendError
 from sparsespike.export.connections import CSRConnection
 from sparsespike.export.graph import Population, SpikingGraph
@@ -29,7 +29,7 @@ def stock_reasons(graph: SpikingGraph) -> list[str]:
 
 def _stock_layout(graph: SpikingGraph) -> tuple[Layout, list[str]]:
     """A layout in which membranes are multiples of the thresholds' unit, so that v > vth - 1 means v >= vth."""
-    return fixed_layout(graph, SHIFTS[ALIGNMENT:])
+    return fixed_layout(graph, STOCK)
 
 
 def _lacking(graph: SpikingGraph) -> Iterator[str]:
@@ -116,7 +116,9 @@ def write_stock_program(graph: SpikingGraph, folder: Path) -> list[Path]:
 def _lif(population: Population, depth: int, shift: int) -> dict[str, NDArray[np.int64]]:
     """Threshold mantissas, and words of the first membrane and of the bias."""
     bias = population.bias << shift
-    mantissas = np.full(population.size, THRESHOLD_LIMIT)  # the readout's: never reached, or the program ends
+    mantissas = np.full(
+        population.size, STOCK.threshold_limit >> STOCK.threshold_bits
+    )  # the readout's: never reached, or the program ends
     if population.threshold is not None:
-        mantissas = (population.threshold << shift >> ALIGNMENT) - 1
+        mantissas = (population.threshold << shift >> STOCK.threshold_bits) - 1
     return {"vth": mantissas, "v": (population.v_init << shift) - (depth - 1) * bias, "bias": bias}

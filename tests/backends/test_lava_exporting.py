@@ -99,7 +99,7 @@ def test_program_refuses_wrong_inputs_and_leaves_nothing_running(tmp_path):
 def test_program_in_fixed_point_ends_when_a_word_overflows(tmp_path):
     graph, _, _ = never_firing()
     hidden = Population(
-        name="hidden", shape=(2,), kind="if", threshold=np.array([2**17 - 2, 600]), v_init=np.array([-(2**17) + 1, 0])
+        name="hidden", shape=(2,), kind="if", threshold=np.array([2**23 - 2, 600]), v_init=np.array([-(2**23) + 1, 0])
     )
     projections = [Projection("input", "hidden", CSRConnection.from_scipy([[-1, -1]])), graph.projections[1]]
     write_program(SpikingGraph([graph.input, hidden, graph.readout], projections), tmp_path, "fixed_pt")
@@ -107,7 +107,7 @@ def test_program_in_fixed_point_ends_when_a_word_overflows(tmp_path):
     code, _, error = run_programs([f"{tmp_path}/run.py {tmp_path}/in.npy --out {tmp_path}/out.npz --steps 3"])
     assert code == -9
     assert (
-        "population 'hidden', image 1, Lava time step 2: the membrane of neuron 0 is -8389120, expected at most 8388607" in error
+        "population 'hidden', image 1, Lava time step 2: the membrane of neuron 0 is -8388616, expected at most 8388607" in error
     )
     assert not (tmp_path / "out.npz").exists()
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sparsespike.backends.lava import LavaBackend, Run
-from sparsespike.backends.lava.fixed import ALIGNMENT, WORD_LIMIT, fixed_layout, is_bias, weight_exponent
+from sparsespike.backends.lava.fixed import PROGRAMMED, STOCK, WORD_LIMIT, fixed_layout, is_bias, round_biases, weight_exponent
 from sparsespike.backends.registry import get_backend
 from sparsespike.backends.testing import CASES, assert_equal, reference
 from sparsespike.backends.testing.aec_cases import aec_input, aec_population, aec_readout
@@ -79,22 +79,22 @@ def chain(weights, *, inputs=255, **hidden):
 @pytest.mark.parametrize(
     ("weights", "shift", "exponent"),
     [
-        ([1, 3, 255], 6, 0),  # of one sign: 8 bits, odd ones too
-        ([-255, -1], 6, 0),
-        ([-256, 2, 254], 6, 0),  # of both: even ones only
-        ([-128, 1, 127], 7, 0),  # odd ones of both signs are doubled, with their membrane
-        ([-512, 4, 508], 5, 0),
-        ([510 * 64, 64], None, None),
-        ([255 * 64, 64], 0, 0),
-        ([255 * 64 * 8, 64 * 8], 0, 3),
-        ([-128, 128], 0, 0),
-        ([-129, 128], None, None),
+        ([1, 3, 255], 0, 0),  # of one sign: 8 bits, odd ones too
+        ([-255, -1], 0, 0),
+        ([-256, 2, 254], 0, 0),  # of both: even ones only
+        ([-128, 1, 127], 1, 0),  # odd ones of both signs are doubled, with their membrane
+        ([-128, 1, 128], None, None),
+        ([-512, 4, 508], 0, 1),
+        ([510, 2], 0, 1),
+        ([510, 1], None, None),
+        ([255 * 8, 8], 0, 3),
         ([257], None, None),
-        ([2**14 * 127], 0, 1 + 14 - 6 - 2),
+        ([2**13 * 255], 0, 13),
+        ([2**14 * 255], None, None),
     ],
 )
 def test_layout_of_weights(weights, shift, exponent):
-    graph = chain(weights, threshold=np.array([64]))
+    graph = chain(weights)
     layout, reasons = fixed_layout(graph)
     if shift is None:
         (reason,) = reasons
@@ -104,16 +104,21 @@ def test_layout_of_weights(weights, shift, exponent):
     assert (layout.shifts["hidden"], layout.exponents["input", "hidden"]) == (shift, exponent)
 
 
-@given(st.lists(st.integers(-300, 300).filter(bool), min_size=1, max_size=3), st.integers(0, 12), st.integers(0, 7))
-def test_weight_exponent_against_all_mantissas(values, power, shift):
+@given(
+    st.lists(st.integers(-300, 300).filter(bool), min_size=1, max_size=3),
+    st.integers(0, 14),
+    st.integers(0, 7),
+    st.sampled_from((PROGRAMMED, STOCK)),
+)
+def test_weight_exponent_against_all_mantissas(values, power, shift, format):
     values = np.array(values) << power
     low, high, step = (-256, 254, 2) if min(values) < 0 < max(values) else (-255, 255, 1)
     possible = [
         exponent
-        for exponent in range(8)
-        if {int(w) << shift for w in values} <= {m << (exponent + ALIGNMENT) for m in range(low, high + 1, step)}
+        for exponent in format.exponents
+        if {int(w) << shift for w in values} <= {m << exponent for m in range(low, high + 1, step)}
     ]
-    assert weight_exponent(CSRConnection.from_scipy(values[:, None]), shift) == min(possible, default=None)
+    assert weight_exponent(CSRConnection.from_scipy(values[:, None]), shift, format.exponents) == min(possible, default=None)
 
 
 def test_biases_against_all_mantissas():
@@ -122,6 +127,29 @@ def test_biases_against_all_mantissas():
         registers = {mantissa << exponent for mantissa in range(-4096, 4096) for exponent in range(8)}
         assert is_bias(values, shift).tolist() == [int(value) << shift in registers for value in values]
     assert not is_bias(np.array([2**60, -(2**60)]), 0).any()
+
+
+@given(st.lists(st.integers(-300_000, 300_000), min_size=1, max_size=5), st.booleans())
+def test_rounded_biases_are_the_nearest(biases, odd):
+    values = np.array(biases)
+    ones = np.ones((len(values), 1), int)
+    hidden = Population(name="hidden", shape=values.shape, kind="if", threshold=np.full(len(values), 2), bias=values)
+    ends = chain([-1, 1] if odd else [1])
+    projections = [
+        Projection("input", "hidden", CSRConnection.from_scipy(np.tile([[-1], [1]] if odd else [[1]], len(values)))),
+        Projection("hidden", "readout", CSRConnection.from_scipy(ones)),
+    ]
+    graph = SpikingGraph([ends.input, hidden, ends.readout], projections)
+    words = np.array(sorted({mantissa << exponent for mantissa in range(-4096, 4096) for exponent in range(8)}))
+    possible = words[words % (1 + odd) == 0] // (1 + odd)
+    if values.max() > possible.max() + 32 or values.min() < possible.min() - 32:
+        with pytest.raises(BackendError, match="round_biases: population 'hidden' has a bias of"):
+            round_biases(graph)
+        return
+    rounded = round_biases(graph)
+    assert fixed_layout(rounded)[1] == []
+    distance = np.abs(rounded.population("hidden").bias - values)
+    assert distance.tolist() == [int(np.abs(possible - value).min()) for value in values]
 
 
 def test_lava_itself_leaves_the_mantissas_as_they_are():
@@ -147,11 +175,18 @@ def test_lava_itself_leaves_the_mantissas_as_they_are():
     ("fields", "reason"),
     [
         (
-            {"threshold": np.array([2**17])},
-            r"population 'hidden' has a threshold of 131072, expected multiples of 1 up to 131071",
+            {"threshold": np.array([2**23])},
+            r"population 'hidden' has a threshold of 8388608, expected at most 8388607 \(23 bits\)",
         ),
-        ({"v_init": np.array([-(2**17)])}, r"population 'hidden' starts with a membrane of 131072, expected at most 131071"),
-        ({"bias": np.array([-8193])}, r"population 'hidden' has a bias of -8193, expected a mantissa of 13 bits .* up to 8190"),
+        ({"v_init": np.array([-(2**23)])}, r"population 'hidden' starts with a membrane of 8388608, expected at most 8388607"),
+        (
+            {"bias": np.array([-4097])},
+            r"population 'hidden' has a bias of -4097, expected a mantissa of 13 .* up to 524160; round",
+        ),
+        (
+            {"bias": np.array([2**19])},
+            r"population 'hidden' has a bias of 524288, expected a mantissa of 13 .* up to 524160; round",
+        ),
         ({"inputs": 2**23}, r"population 'input' emits values up to 8388608, expected at most 8388607"),
     ],
 )
@@ -169,7 +204,7 @@ def test_injected_currents_that_fit_no_bias_register_are_refused():
 
 def falling(steps):
     """A membrane that comes to the lowest word in a number of steps."""
-    return chain([-1], v_init=np.array([-(2**17) + 1 + steps]))
+    return chain([-1], v_init=np.array([-(2**23) + 1 + steps]))
 
 
 def test_a_membrane_out_of_range_names_population_image_and_step():
@@ -183,7 +218,7 @@ def test_a_membrane_out_of_range_names_population_image_and_step():
 
 def test_runs_just_inside_the_ranges():
     full = chain([1, 255], bias=np.array([3]))
-    silent = chain([255], threshold=np.array([NEVER]))  # 20 times its current leaves 24 bits, and nobody can see it
+    silent = chain([2**11], threshold=np.array([NEVER]))  # 20 times its current leaves 24 bits, and nobody can see it
     runs = [
         Run(graph=falling(4), inputs=np.array([[1]]), steps=4),
         Run(graph=full, inputs=np.array([[255, 0], [3, 16], [14, 16]]), steps=5),
@@ -197,7 +232,7 @@ def test_runs_just_inside_the_ranges():
 
 def test_a_current_out_of_range_names_the_projection_and_is_not_wrapped_before():
     graph = chain([255, 255], inputs=2**23 - 1)
-    inputs = np.array([[0, 0], [2**23 - 1, 2**23 - 1]])  # in 32 bits the sum would come out as -510
+    inputs = np.array([[0, 0], [2**23 - 1, 2**23 - 1]])  # 32 bits hold no such sum
     with pytest.raises(MembraneOverflowError, match=r"projection 'input' -> 'hidden', image 1, local step 0: .* word 4278189570"):
         FIXED.run(graph, inputs, 2)
 
@@ -211,7 +246,7 @@ def test_currents_that_are_too_large_together_name_the_population():
         Projection("gate", "hidden", CSRConnection.from_scipy([[255]])),
     ]
     graph = SpikingGraph([graph.input, gate, *graph.populations[1:]], projections)
-    value = (2**17 - 1) // 255
+    value = (2**23 - 1) // 255
     wide = SpikingGraph(
         [Population(name="input", shape=(1,), kind="input", value_range=(0, value)), *graph.populations[1:]], projections
     )
@@ -224,7 +259,7 @@ def test_currents_that_are_too_large_together_name_the_population():
 
 def late_decoding():
     """A primary spike in slot 0 and a compensation in slot 1, each of which a word holds, and the sum of both does not."""
-    slots = ((1, 400), (NEVER, 0)), ((NEVER, 0), (1, 400))
+    slots = ((1, 30000), (NEVER, 0)), ((NEVER, 0), (1, 30000))
     return SpikingGraph(
         [aec_input(1), aec_population("a", 1, *slots), aec_population("b", 1, *slots), aec_readout(1)],
         [
@@ -237,7 +272,7 @@ def late_decoding():
 
 def test_the_sum_of_a_decode_window_is_checked():
     with pytest.raises(
-        MembraneOverflowError, match="'b', image 1, local step 1: the sum of the decode window of neuron 0 is the word 13056000"
+        MembraneOverflowError, match="'b', image 1, local step 1: the sum of the decode window of neuron 0 is the word 15300000"
     ):
         FIXED.run(late_decoding(), np.array([[1], [2], [0]]), 2)
 

@@ -86,7 +86,7 @@ def test_word_that_overflows_is_named():
     graph = SpikingGraph(
         [
             Population(name="input", shape=(1,), kind="input", value_range=(0, 1)),
-            Population(name="hidden", shape=(1,), kind="if", threshold=np.array([2]), v_init=np.array([-(2**17) + 5])),
+            Population(name="hidden", shape=(1,), kind="if", threshold=np.array([2]), v_init=np.array([-(2**23) + 5])),
             Population(name="readout", shape=(1,), kind="readout"),
         ],
         [

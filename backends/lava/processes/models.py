@@ -17,7 +17,7 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from numpy.typing import NDArray
 
 from sparsespike.backends.lava.clock import Window
-from sparsespike.backends.lava.fixed import ALIGNMENT, UNREACHABLE, WORD_LIMIT, check_words
+from sparsespike.backends.lava.fixed import UNREACHABLE, WORD_LIMIT, check_words
 from sparsespike.backends.lava.job import PopulationJob
 from sparsespike.backends.lava.processes import dynamics, populations
 
@@ -58,15 +58,8 @@ class FixedPoint:
         if "threshold" in self.arrays:  # what a neuron that never fires receives, nobody can see
             current[:, self.arrays["threshold"] == UNREACHABLE] = 0
         if window is not None:
-            check_words(
-                current[: window.rows],
-                WORD_LIMIT >> ALIGNMENT,
-                where=self.label,
-                what="current",
-                first_image=window.first,
-                step=window.step,
-            )
-        return current << ALIGNMENT
+            self.check("current", current[: window.rows], window)
+        return current
 
     def check(self, what: str, values: NDArray[np.int32], window: Window) -> None:
         check_words(values, WORD_LIMIT, where=self.label, what=what, first_image=window.first, step=window.step)

@@ -112,8 +112,7 @@ class PopulationModel(Model):
         current = self.a_in.recv()
         if "threshold" in self.arrays:  # what a neuron that never fires receives, nobody can see
             current[:, self.arrays["threshold"] >= self.unreachable] = 0
-        self.check("current", current, self.limit >> self.alignment)
-        current = current << self.alignment
+        self.check("current", current, self.limit)
         if self.kind == "aec":  # the decode window comes before the first step
             self.u += current
             self.check("sum of the decode window", self.u, self.limit)
@@ -194,7 +193,7 @@ class SynapsesModel(Model):
         for values in carried:
             self.ring[slot] += (self.into @ values.T).T << self.exponent
             self.events[:, step] += (values != 0) @ self.fan_out
-        self.check("current", self.ring[slot], self.limit >> self.alignment)
+        self.check("current", self.ring[slot], self.limit)
 
 
 def shared(*shape: int) -> Ints:
@@ -208,7 +207,7 @@ def run(folder: Path, inputs: Ints, steps: int) -> dict[str, Ints]:
     with np.load(folder / "network.npz") as archive:
         arrays = {name: archive[name] for name in archive.files}
     images = len(inputs)
-    words = {name: network[name] for name in ("alignment", "limit", "unreachable", "shift")}
+    words = {name: network[name] for name in ("limit", "unreachable", "shift")}
     common = {"images": images, "steps": steps, **words}
     results: dict[str, Ints] = {}
     populations, projections = [], []

@@ -69,7 +69,7 @@ class Network:
         words = [population["bias"].copy() for population in self.populations]
         for p in self.projections:
             if p["pre"] < 0:
-                words[p["post"]] += (p["matrix"] @ image) << (ALIGNMENT + p["exponent"])
+                words[p["post"]] += (p["matrix"] @ image) << p["exponent"]
         return words
 
     def compute(self, biases: list[Ints], steps: int) -> tuple[Ints, list[Ints]]:
@@ -81,7 +81,7 @@ class Network:
                 current = np.zeros_like(v[i])
                 for p in self.projections:
                     if p["post"] == i and p["pre"] >= 0 and step > 0:
-                        current += (p["matrix"] @ spikes[p["pre"]][step - 1]) << (ALIGNMENT + p["exponent"])
+                        current += (p["matrix"] @ spikes[p["pre"]][step - 1]) << p["exponent"]
                 v[i] += current + biases[i]
                 largest = np.maximum(np.abs(v[i]), np.abs(current)).max()
                 if largest > (population["vth"].max() << ALIGNMENT if population["readout"] else WORD_LIMIT):
@@ -113,7 +113,7 @@ class Network:
                 populations[-1].s_out.connect(sinks[-1].a_in)
         for p in self.projections:
             if p["pre"] >= 0 and p["matrix"].nnz:
-                sparse = Sparse(weights=p["matrix"].astype(np.int32), weight_exp=p["exponent"], num_weight_bits=8)
+                sparse = Sparse(weights=p["matrix"].astype(np.int32), weight_exp=p["exponent"] - ALIGNMENT, num_weight_bits=8)
                 populations[p["pre"]].s_out.connect(sparse.s_in)
                 sparse.a_out.connect(populations[p["post"]].a_in)
         roots = []

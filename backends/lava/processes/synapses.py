@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sparsespike.backends.lava.clock import Clock, Window
 from sparsespike.backends.lava.failure import guarded
-from sparsespike.backends.lava.fixed import ALIGNMENT, WORD_LIMIT, check_words
+from sparsespike.backends.lava.fixed import WORD_LIMIT, check_words
 from sparsespike.backends.lava.gather import compile_gather
 from sparsespike.backends.lava.processes.models import LavaModel
 
@@ -139,7 +139,7 @@ class FixedCurrents:
     exponent: int
 
     def check(self, current: NDArray[np.int64], window: Window) -> None:
-        limit = WORD_LIMIT >> ALIGNMENT + self.exponent
+        limit = WORD_LIMIT >> self.exponent
         check_words(current, limit, where=self.label, what="current", first_image=window.first, step=window.step)
 
     def deliver(self, current: NDArray[np.int64]) -> None:
