@@ -5,8 +5,8 @@
 For each run folder NAME the graphs are those of the ReLU network itself (``percentile``, ``snm``, ``aec`` with calibrated
 thresholds, a graph for every T), and of what it was fine-tuned to, where the folder of runs holds it:
 
-    sparsespike finetune NAME --method cs-qcfs --out NAME-cs-qcfs --epochs 5,5
-    sparsespike finetune NAME --method aec --steps T --out NAME-aec-TT
+    sparsespike finetune NAME --method cs-qcfs --epochs 4,2 --out NAME-cs-qcfs
+    sparsespike finetune NAME --method aec --steps 4 --epochs 3 --out NAME-aec-T4
 
 Calibration takes 512 training images. All runs are on the native backend with 16-bit weights; a finished row is kept in
 benchmarks/results/conversion/curves and not computed again, unless with more images.
@@ -65,6 +65,7 @@ def graphs(folder: Path, train: Split) -> Iterator[tuple[str, Path, list[Callabl
     yield "percentile", folder, [partial(convert_percentile, model, encoding, calibration(train, 99.9))]
     most = calibration(train, 100.0)
     yield "snm", folder, [partial(convert_snm, model, encoding, most)]
+    yield "snm, v_init 0.5", folder, [partial(convert_snm, model, encoding, most, v_init=0.5)]
     yield "aec, calibrated", folder, [partial(convert_aec, model, encoding, most, steps=t) for t in STEPS]
     tuned: dict[str, tuple[str, Callable[..., Conversion]]] = {"cs-qcfs": ("cs-qcfs", convert_qcfs)}
     tuned |= {f"aec, fine-tuned for T = {t}": (f"aec-T{t}", convert_aec) for t in STEPS}
