@@ -10,7 +10,7 @@ from sparsespike.ann.config import TrainConfig
 from sparsespike.ann.data import DataSplits
 from sparsespike.ann.evolution import evolve_model, initial_topologies, link_gradients
 from sparsespike.ann.loop import Run, Stream
-from sparsespike.ann.networks import build, spec_of
+from sparsespike.ann.networks import build, spec_of, takes_masks
 from sparsespike.ann.progress import EpochRecord
 from sparsespike.ann.run_folder import RunFolder
 
@@ -22,7 +22,7 @@ class Training(Run):
 
     def __init__(self, config: TrainConfig, splits: DataSplits, files: RunFolder) -> None:
         self.spec = spec_of(config, splits.shape, len(splits.classes))
-        super().__init__(config, splits, files, build(self.spec, masked=config.device == "cuda"))
+        super().__init__(config, splits, files, build(self.spec, masked=takes_masks(config.device, config.sparsity)))
 
     @classmethod
     def started(cls, config: TrainConfig, splits: DataSplits, files: RunFolder) -> Training:

@@ -5,12 +5,13 @@
 
 The first trains every run of RUNS that has not been finished in the folder of runs (a stopped one goes on), then both copy all
 finished runs of the folder to benchmarks/results/cifar10-mlp and write the table there and in docs/training.md. Copied are
-settings, curves and results, and of ``chts`` runs the sparse model; the data set is named without its place.
+settings, curves and results, and of ``chts`` and ``static`` runs the sparse model; the data set is named without its place.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import re
 from collections.abc import Iterable
@@ -60,13 +61,38 @@ def collect(runs: Path) -> list[Path]:
         write_text(target / "summary.json", json.dumps(result, indent=2) + "\n")
         write_text(target / "config.json", json.dumps(result["config"], indent=2) + "\n")
         write_text(target / "metrics.csv", (source / "metrics.csv").read_text(encoding="utf-8"))
-        if result["config"]["method"] == "chts" and result["config"]["sparsity"] > 0:
+        if result["config"]["method"] in ("chts", "static") and result["config"]["sparsity"] > 0:
             model, known = load_model(source)
             known["training"]["data"] = DATA_NAME
             save_model(
                 target / "model.safetensors", model, {k: v for k, v in known.items() if k not in ("format_version", "model")}
             )
     return sorted(file.parent for file in RESULTS.glob("*/summary.json"))
+
+
+def unfinished(runs: Path) -> str:
+    """A sentence on each run that was stopped, whose settings and curve are kept too: what it reached, beside chts."""
+    text = ""
+    beside = _validation(RESULTS / "chts-seed0" / "metrics.csv")
+    for metrics in sorted(runs.glob("*/metrics.csv")):
+        source, target = metrics.parent, RESULTS / metrics.parent.name
+        if (source / "summary.json").exists() or source.name not in RUNS:
+            continue
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+        write_text(target / "config.json", json.dumps({**config, "data": DATA_NAME}, indent=2) + "\n")
+        write_text(target / "metrics.csv", metrics.read_text(encoding="utf-8"))
+        reached = _validation(metrics)
+        text += (
+            f"\n{source.name}: **stopped after {len(reached)} of {config['epochs']} epochs**, at a learning rate that had hardly "
+            f"fallen: no test accuracy. Validation accuracy there: {100 * reached[-1]:.1f} % "
+            f"(chts-seed0 after as many epochs: {100 * beside[len(reached) - 1]:.1f} %).\n"
+        )
+    return text
+
+
+def _validation(metrics: Path) -> list[float]:
+    with metrics.open(encoding="utf-8") as file:
+        return [float(row["validation_accuracy"]) for row in csv.DictReader(file)]
 
 
 def table(folders: Iterable[Path]) -> str:
@@ -116,7 +142,7 @@ def main() -> None:
         if options.data is None:
             parser.error("--data is needed to train")
         train_runs(options.data, options.runs, options.only, options.threads)
-    text = table(collect(options.runs))
+    text = table(collect(options.runs)) + unfinished(options.runs)
     print(text)
     write_text(RESULTS / "README.md", f"# CIFAR-10, MLP 3072-3072-3072-3072-10, 99 % sparse\n\nSee docs/training.md.\n\n{text}")
     start, end = MARKS

@@ -25,9 +25,11 @@ from sparsespike.ann.data import load
 from sparsespike.ann.encoding import Encoding
 from sparsespike.ann.evaluate import accuracy
 from sparsespike.ann.evolution import evolve_model, link_gradients
+from sparsespike.ann.masked import MaskedLinear
 from sparsespike.ann.models import MLP, MLPSpec
 from sparsespike.ann.progress import EpochRecord, TrainProgress
 from sparsespike.ann.run_folder import RunFolder
+from sparsespike.ann.sparse import SparseLinear
 from sparsespike.ann.topology import er, link_count, recipe
 from sparsespike.ann.train import TrainingInterrupted, train
 from sparsespike.ann.training import Training
@@ -111,6 +113,20 @@ def test_a_sparsity_schedule_ends_in_a_model_of_the_final_sparsity(tmp_path: Pat
     assert sparsities[0] < 0.9
     for layer in result.model.sparse_layers:
         assert layer.topology.nnz == link_count(layer.topology.shape, 0.95)
+
+
+@pytest.mark.parametrize("method", ["chts", "rigl", "static"])
+def test_layers_too_dense_for_csr_are_trained_as_masked_matrices(tmp_path: Path, method: str) -> None:
+    kinds = {}
+    for sparsity in (0.3, 0.5):
+        config = TrainConfig(hidden=(40, 30), sparsity=sparsity, method=method, epochs=2)
+        splits = load("digits", validation=config.validation, seed=0)
+        kinds[sparsity] = {type(layer) for layer in Training.started(config, splits, RunFolder(tmp_path)).model.sparse_layers}
+        result = train(config, tmp_path / str(sparsity))
+        model, _ = load_model(result.folder)
+        assert {type(layer) for layer in model.sparse_layers} == {SparseLinear}  # one saved state for both forms
+        assert [layer.topology.nnz for layer in model.sparse_layers] == [link_count(s, sparsity) for s in ((40, 64), (30, 40))]
+    assert kinds == {0.3: {MaskedLinear}, 0.5: {SparseLinear}}
 
 
 def test_the_run_folder_says_what_was_done(tmp_path: Path) -> None:
