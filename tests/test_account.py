@@ -16,7 +16,7 @@ from sparsespike.ann.data import load
 from sparsespike.ann.encoding import Encoding
 from sparsespike.ann.train import train
 from sparsespike.backends.base import RunResult
-from sparsespike.backends.brian2 import lowering
+from sparsespike.backends.brian2 import plan
 from sparsespike.backends.compare import first_divergence
 from sparsespike.backends.lava import job
 from sparsespike.backends.native import engine
@@ -135,14 +135,14 @@ def drop_in_native(monkeypatch: pytest.MonkeyPatch, graph: SpikingGraph, key: Ke
 
 def drop_in_brian2(monkeypatch: pytest.MonkeyPatch, graph: SpikingGraph, key: Key, row: int) -> None:
     """The Synapses object is made without one."""
-    whole = lowering.synapses
+    whole = plan.synapses
 
     def synapses(projection: Projection) -> tuple[NDArray[np.int64], ...]:
         i, j, w = whole(projection)
         at = np.flatnonzero(i == row)[-1] if projection.key == key else len(i)
         return tuple(np.delete(array, slice(at, at + 1)) for array in (i, j, w))
 
-    monkeypatch.setattr(lowering, "synapses", synapses)
+    monkeypatch.setattr(plan, "synapses", synapses)
 
 
 def drop_in_lava(monkeypatch: pytest.MonkeyPatch, graph: SpikingGraph, key: Key, row: int) -> None:

@@ -21,12 +21,14 @@ PACKAGES = (sparsespike.common, sparsespike.ann, sparsespike.export, sparsespike
 
 
 def _modules() -> list[str]:
-    # Some modules are imported in a worker process only, where Lava or Brian2 may change what they want; __main__ runs.
+    # Some modules are imported in a worker process only, where Lava or Brian2 may change what they want; __main__ runs; the
+    # compiled kernel is a library of C functions, which Python does not import.
     return [
         module.name
         for package in PACKAGES
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
-        if not module.name.endswith(("__main__", "worker", "lava.network")) and "lava.processes" not in module.name
+        if not module.name.endswith(("__main__", "worker", "lava.network", "native._simd"))
+        and "lava.processes" not in module.name
     ]
 
 
