@@ -1,0 +1,15 @@
+"""What every test runs with: a cache folder of its own, so that nothing is read from or left in the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded images and compiled Brian2 programs go to a temporary folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARSESPIKE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
