@@ -65,6 +65,9 @@ def convert(
         float | None,
         typer.Option(help="snm, percentile: initial membrane in thresholds. Default: 0 as published; 0.5 needs fewer steps."),
     ] = None,
+    spiking_readout: Annotated[
+        bool, typer.Option("--spiking-readout", help="snm: the scores are spiking neurons too, as in the released code.")
+    ] = False,
     payload_bits: Annotated[int | None, typer.Option(help="aec: width of what a spike carries. Default: 12.")] = None,
     data: Data = None,
     as_json: Json = False,
@@ -91,6 +94,8 @@ def convert(
         raise ConfigError(f"--payload-bits is for aec: spikes of {method} carry nothing")
     if v_init is not None and method not in ("snm", "percentile"):
         raise ConfigError(f"--v-init is for snm and percentile: {method} has its own")
+    if spiking_readout and method != "snm":
+        raise ConfigError(f"--spiking-readout is for snm: the readout of {method} adds up the scores")
     network, known = load_model(model)
     trained = has_trained_thresholds(network, method)
     last_slot = aec_steps(steps, trained) if method == "aec" else None
@@ -107,7 +112,7 @@ def convert(
             [(v.layer, v.type, "x".join(map(str, v.shape or ())), v.accepted, v.text) for v in found],
         )
     images = None if trained else calibration_images(known, data, calibration or 512, percentile or PERCENTILES[method])
-    given = {"steps": last_slot, "payload_bits": payload_bits, "v_init": v_init}
+    given = {"steps": last_slot, "payload_bits": payload_bits, "v_init": v_init, "spiking_readout": spiking_readout or None}
     settings = {name: value for name, value in given.items() if value is not None}
     (graph, report, _), choices = choose(
         wanted, lambda width: convert_model(network, known, method, width, images, **settings), known, data

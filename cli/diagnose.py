@@ -135,7 +135,7 @@ def _converter(
             )
     else:
         images = calibration_images(known, data, count or 512, percentile or PERCENTILES[method])
-    names = ("payload_bits", "force_compensation") if method == "aec" else ("granularity", "v_init")
+    names = ("payload_bits", "force_compensation") if method == "aec" else ("granularity", "v_init", "spiking_readout")
     further = {name: settings[name] for name in names if name in settings}
     if method == "aec" and images is not None:
         further["steps"] = settings.get("T", AEC_STEPS)

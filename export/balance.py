@@ -78,6 +78,7 @@ def convert_percentile(
         shared=lambda name, populations: granularity,
         input_shape=input_shape,
         v_init=v_init,
+        spiking_readout=False,
         provenance=provenance,
         progress=progress,
     )

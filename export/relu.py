@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
+import scipy.sparse as sp
 from torch import nn
 
 from sparsespike.ann.encoding import Encoding
@@ -12,6 +14,7 @@ from sparsespike.common.errors import ConfigError
 from sparsespike.export.affine import AffinePopulation, affine_populations
 from sparsespike.export.build import Conversion, Method, build_graph
 from sparsespike.export.calibrate import Calibration, Granularity, Progress, calibrate
+from sparsespike.export.network import Activate, Dense, Network, Node
 from sparsespike.export.quantise import check_bits
 from sparsespike.export.source import check_activations, read_network
 
@@ -28,6 +31,7 @@ def convert_relu(
     shared: Callable[[str, Sequence[AffinePopulation]], Granularity],
     input_shape: Sequence[int] | None,
     v_init: float,
+    spiking_readout: bool,
     provenance: Mapping[str, Any] | None,
     progress: Progress | None,
 ) -> Conversion:
@@ -47,6 +51,7 @@ def convert_relu(
         raise ConfigError(f"v_init: found {v_init}, expected a part of the threshold, from 0 to less than 1")
     network = read_network(model, input_shape)
     check_activations(network, "relu", "train the model with activation='relu', or convert it with method qcfs")
+    network = with_spiking_readout(network) if spiking_readout else network
     populations = affine_populations(network, encoding)
     pooled = {node.name: shared(node.name, populations) for node in network.activations}
     settings = {
@@ -54,6 +59,7 @@ def convert_relu(
         "granularity": granularity,
         "calibration_images": len(calibration.pixels),
         "v_init": v_init,
+        **({"spiking_readout": True} if spiking_readout else {}),
     }
     return build_graph(
         populations,
@@ -64,3 +70,12 @@ def convert_relu(
         bits,
         provenance or {},
     )
+
+
+def with_spiking_readout(network: Network) -> Network:
+    """The network whose scores pass through an activation of their own before they are read."""
+    last = network.nodes[-1]
+    (classes,) = last.shape
+    same = Dense(sp.csr_matrix(np.eye(classes)), np.zeros(classes), classes)
+    scores = Node(f"{last.name}-spikes", Activate("relu"), (last.name,), last.shape)
+    return Network(network.input_shape, (*network.nodes, scores, Node(f"{last.name}-sum", same, (scores.name,), last.shape)))

@@ -30,6 +30,7 @@ def convert_snm(
     input_shape: Sequence[int] | None = None,
     granularity: Granularity | Literal["auto"] = "auto",
     v_init: float = 0.0,
+    spiking_readout: bool = False,
     provenance: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -54,6 +55,9 @@ def convert_snm(
     v_init : float
         Initial membrane in units of the threshold, 0 to less than 1. 0 is the published method; 0.5 rounds to the nearest count
         where 0 rounds down.
+    spiking_readout : bool
+        As the released code has it: the scores are signed neurons too, and the readout adds up what they send. Negative scores
+        are lost, and ties are possible while T is small; without it the readout adds up the scores themselves.
     provenance : mapping, optional
         JSON values to keep in the graph.
     progress : callable, optional
@@ -85,6 +89,7 @@ def convert_snm(
         shared=_by_reader if granularity == "auto" else lambda name, populations: granularity,
         input_shape=input_shape,
         v_init=v_init,
+        spiking_readout=spiking_readout,
         provenance=provenance,
         progress=progress,
     )

@@ -40,6 +40,9 @@ def test_snm_and_percentile(sparsespike: Run, folder: Path) -> None:
         (run,) = json.loads(simulated.out)["runs"]
         assert run["accuracy_by_step"][-1] > accuracy - 0.1
 
+    spiking = folder / "spiking.safetensors"
+    sparsespike("convert", folder, "--method", "snm", "--calibration", 200, "--spiking-readout", "--out", spiking)
+    assert len(load_graph(spiking).spiking) == 3
     table = sparsespike("convert", folder, "--method", "snm", "--percentile", 99, "--calibration", 50)
     assert table.code == 0, table.err
     assert "a population of spiking neurons" in table.out
@@ -76,6 +79,7 @@ def test_aec(sparsespike: Run, folder: Path) -> None:
         (("--method", "aec", "--steps", "5", "--payload-bits", "3"), "expected at most 2: later primary thresholds"),
         (("--method", "aec", "--v-init", "0.5"), "--v-init is for snm and percentile: aec has its own"),
         (("--method", "snm", "--v-init", "1"), "v_init: found 1.0, expected a part of the threshold, from 0 to less than 1"),
+        (("--method", "percentile", "--spiking-readout"), "--spiking-readout is for snm"),
         (("--method", "snm", "--payload-bits", "8"), "--payload-bits is for aec: spikes of snm carry nothing"),
         (("--method", "qcfs"), "found the activation ReLU, expected QCFS"),
         (("--method", "snm", "--calibration", "3"), "calibration: found 3 images, expected at least 16"),

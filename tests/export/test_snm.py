@@ -155,6 +155,29 @@ def test_rates_come_near_the_activations_and_v_init_helps() -> None:
     assert errors[0.5, 16] < errors[0.0, 16]
 
 
+def test_a_spiking_readout_adds_up_what_signed_scores_send() -> None:
+    """The scores' thresholds are their largest values on the calibration images; what is read is threshold x net count."""
+    model, images = perceptron(), np.random.default_rng(5).integers(0, 17, (40, 12))
+    graph, report, kept = convert_snm(model, UNIT, Calibration(images), spiking_readout=True)
+    assert report.settings["spiking_readout"]
+    network = read_network(model)
+    scores = network.evaluate(real_inputs(network, UNIT, images))[network.nodes[-1].name]
+    largest = np.maximum(scores, 0).max(axis=0)
+    name = graph.spiking[-1]
+    result = reference(graph, images, 64)
+    net = result.spikes[name].positive - result.spikes[name].negative
+    assert net.min() == 0
+    weights = graph.projection(name, "readout").connection.to_csr().to_scipy()
+    assert np.array_equal(result.readout[:, -1], net @ weights)
+    real = weights.toarray()[np.arange(len(kept[name])), kept[name]] * float(graph.readout.scale)
+    assert np.allclose(real, largest[kept[name]], rtol=1e-3)
+    sent = result.readout[:, -1] * float(graph.readout.scale) / 64
+    assert np.abs(sent - np.maximum(scores, 0)).mean() < 0.1 * largest.mean()
+    plain = reference(convert_snm(model, UNIT, Calibration(images)).graph, images, 64)
+    assert (plain.readout[:, -1] < 0).any()
+    assert not (result.readout[:, -1] < 0).any()
+
+
 def test_signed_neurons_lose_less_than_plain_ones() -> None:
     """What memory is for: neurons that should be silent but fired early give their spikes back."""
     model = flickering()
