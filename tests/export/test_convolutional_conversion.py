@@ -22,7 +22,7 @@ from sparsespike.backends.reference import reference
 from sparsespike.common.errors import ModelError
 from sparsespike.export.affine import READOUT, affine_populations
 from sparsespike.export.calibrate import Calibration, real_inputs
-from sparsespike.export.connections import Conv2dConnection
+from sparsespike.export.connections import Conv2dConnection, CSRConnection
 from sparsespike.export.fidelity import constant_current_graph, integer_levels
 from sparsespike.export.network import INPUT
 from sparsespike.export.qcfs import convert_qcfs, rounding_cost
@@ -271,3 +271,20 @@ def test_vgg11_of_torchvision() -> None:
 def test_an_encoding_of_other_channels(small_conv_net: Make) -> None:
     with pytest.raises(ModelError, match="found an encoding of 3 channels, expected 2 channels"):
         convert_qcfs(small_conv_net(qcfs), Encoding((0, 1), 1, (0.0,) * 3, (1.0,) * 3), input_shape=SHAPE)
+
+
+@pytest.mark.full
+def test_vgg16_is_held_by_its_kernels() -> None:
+    """399 M synapses if a dense VGG-16 for 32 x 32 images with its pools composed were expanded; kept are the kernels."""
+    model = ConvNet(ConvNetSpec("vgg16", (3, 32, 32), 10, sparse=False, activation="qcfs", lam=2.0)).eval()
+    model.reset_parameters(np.random.default_rng(0))
+    graph = convert_qcfs(model, Encoding((0, 255), 255, (0.5,) * 3, (0.25,) * 3)).graph
+    *convolutions, classifier = (projection.connection for projection in graph.projections)
+    assert len(convolutions) == 13
+    assert 395e6 < graph.nnz < 400e6
+    assert sum(c.kernel.nbytes for c in convolutions if isinstance(c, Conv2dConnection)) < 120e6
+    assert isinstance(classifier, CSRConnection)
+    assert classifier.nnz == 2048 * 10
+    pixels = np.random.default_rng(1).integers(1, 256, (1, 3072))  # none is zero: all synapses of the first projection are used
+    events = NativeBackend().run(graph, pixels, 1).events
+    assert events["input", "activation1"].tolist() == [graph.projection("input", "activation1").connection.nnz]
