@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,8 @@ from sparsespike.export.snm import convert_snm
 from sparsespike.export.source import read_network
 
 RESULTS = Path(__file__).parent / "results" / "conversion"
+DOCS = Path(__file__).parent.parent / "docs" / "conversion.md"
+MARKS = "<!-- table of benchmarks/conversion.py -->", "<!-- end of the table -->"
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 CALIBRATION_IMAGES = 512
 BLOCK = 250
@@ -188,6 +191,9 @@ def write_results() -> None:
     table = markdown_table(columns, [row(r["run"], r["method"], r) for r in records])
     heading = "# Conversion on CIFAR-10\n\n`benchmarks/conversion.py`; what is measured is said there.\n\n"
     write_text(RESULTS / "README.md", heading + table)
+    start, end = MARKS
+    document = DOCS.read_text(encoding="utf-8")
+    write_text(DOCS, re.sub(f"{start}.*{end}", lambda _: f"{start}\n\n{table}\n{end}", document, flags=re.DOTALL))
     for run in sorted({record["run"] for record in records}):
         own = [record for record in records if record["run"] == run and len(record["curve"]) > 1]
         curves = [_curve(record) for record in own]
