@@ -148,10 +148,8 @@ def saturated(record: dict[str, Any]) -> Saturation | None:
 
 
 def _curve(record: dict[str, Any]) -> AccuracyCurve:
-    found = saturated(record)
-    steps, values = np.array([int(t) for t in record["curve"]]), list(record["curve"].values())
-    mark = None if found is None else found.end
-    return AccuracyCurve(label=record["method"], snn=values, ann=record["ann"], steps=steps, mark=mark)
+    steps = np.array([int(t) for t in record["curve"]])
+    return AccuracyCurve(label=record["method"], snn=list(record["curve"].values()), ann=record["ann"], steps=steps)
 
 
 def main() -> None:
