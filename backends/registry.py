@@ -1,23 +1,59 @@
-"""Backends by name. The third-party package behind one is imported when that backend is made."""
+"""Backends by name: our own, and those that other installed packages offer.
+
+A package offers a backend by an entry point of group ``sparsespike.backends``, whose name is the backend's and whose object is
+its class, or a function without arguments that makes it::
+
+    [project.entry-points."sparsespike.backends"]
+    mine = "my_package:MyBackend"
+
+The package behind a backend, ours or another's, is imported when that backend is made.
+"""
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint, entry_points
+
 from sparsespike.backends.base import Backend
-from sparsespike.common.errors import ConfigError
+from sparsespike.common.errors import BackendError, ConfigError, SparseSpikeError
 
 NAMES = ("native", "brian2", "brian2-cpp", "lava", "lava-fixed")
+"""The built-in backends."""
+GROUP = "sparsespike.backends"
+"""Group of the entry points by which other packages offer theirs."""
+
+
+def backend_names() -> tuple[str, ...]:
+    """Names of all backends at hand: the built-in ones, then those of other packages in alphabetical order."""
+    return (*NAMES, *sorted(set(_offers()) - set(NAMES)))
+
+
+def distributions(name: str) -> tuple[str, ...]:
+    """Names of the installed distributions that offer a backend of this name; those hidden by a built-in name too."""
+    return tuple(sorted(map(_distribution, _offers().get(name, ()))))
+
+
+def hidden() -> tuple[str, ...]:
+    """One message for each backend of other packages that a built-in one of the same name hides."""
+    return tuple(
+        f"backend {name!r} of distribution {', '.join(distributions(name))} is hidden by the built-in one of this name, which is "
+        "used; ask its authors for another name"
+        for name in NAMES
+        if name in _offers()
+    )
 
 
 def get_backend(name: str) -> Backend:
     """The backend called ``name``: ``native``, ``brian2`` (runtime, numpy), ``brian2-cpp`` (C++ standalone), ``lava`` (floating
-    point) or ``lava-fixed`` (fixed point, as on Loihi 2).
+    point), ``lava-fixed`` (fixed point, as on Loihi 2), or one that another package offers. A built-in name is always ours.
 
     Raises
     ------
     ConfigError
-        If the name is unknown.
+        If the name is unknown, or two packages offer it.
     MissingExtraError
         If the package behind it is not installed.
+    BackendError
+        If another package's backend cannot be imported or made, or is none.
     """
     if name == "native":
         from sparsespike.backends.native import NativeBackend
@@ -31,4 +67,57 @@ def get_backend(name: str) -> Backend:
         from sparsespike.backends.lava import LavaBackend
 
         return LavaBackend(model="floating_pt" if name == "lava" else "fixed_pt")
-    raise ConfigError(f"backend {name!r} is unknown; expected one of {', '.join(NAMES)}")
+    offers = _offers()
+    if name not in offers:
+        raise ConfigError(f"backend {name!r} is unknown; expected one of {', '.join(backend_names())}")
+    if len(offers[name]) > 1:
+        found = ", ".join(distributions(name))
+        raise ConfigError(f"backend {name!r} is offered by the distributions {found}, expected one; uninstall the others")
+    return _make(offers[name][0])
+
+
+def _offers() -> dict[str, list[EntryPoint]]:
+    """Entry points of our group by their name."""
+    offers: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=GROUP):
+        offers.setdefault(entry.name, []).append(entry)
+    return offers
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else "unknown"
+
+
+def _make(entry: EntryPoint) -> Backend:
+    """The backend behind another package's entry point.
+
+    Raises
+    ------
+    BackendError
+        One message that names the distribution.
+    """
+    where = f"backend {entry.name!r} of distribution {_distribution(entry)} ({entry.value})"
+    try:
+        factory = entry.load()
+    except Exception as error:  # a module of others may raise anything while it is imported
+        raise BackendError(f"{where}: its import fails with {type(error).__name__}: {error}; repair or uninstall it") from error
+    if not callable(factory):
+        raise BackendError(
+            f"{where}: found {factory!r}, expected a class, or a function without arguments that makes the backend"
+        )
+    try:
+        backend: Backend = factory()
+    except SparseSpikeError:  # says itself what to do, such as which package is missing
+        raise
+    except Exception as error:  # and so may its class
+        raise BackendError(f"{where}: making it fails with {type(error).__name__}: {error}; repair or uninstall it") from error
+    missing = [method for method in ("check", "run") if not callable(getattr(backend, method, None))]
+    if missing:
+        raise BackendError(
+            f"{where}: found {type(backend).__name__} without {' and '.join(missing)}, expected the methods of "
+            "sparsespike.backends.base.Backend"
+        )
+    found = getattr(backend, "name", None)
+    if found != entry.name:
+        raise BackendError(f"{where}: found name = {found!r} in it, expected {entry.name!r}, the name of its entry point")
+    return backend

@@ -16,7 +16,7 @@ import typer
 
 from sparsespike.backends.base import RunResult
 from sparsespike.backends.lava.install import install_lava
-from sparsespike.backends.registry import NAMES, get_backend
+from sparsespike.backends.registry import NAMES, backend_names, distributions, get_backend, hidden
 from sparsespike.cli.console import err, print_json, print_table
 from sparsespike.common.errors import SparseSpikeError
 from sparsespike.export.connections import CSRConnection
@@ -53,7 +53,7 @@ def doctor(
     """Run a small network on every backend, for real, and check the optional packages.
 
     Lava runs on Python 3.10 alone. On another Python, --install-lava makes an environment of its own for it, in which the
-    backends lava and lava-fixed then run.
+    backends lava and lava-fixed then run. Backends of other packages are run like our own.
 
     Exit code 1 if a backend is installed but gives wrong results; a missing extra is advice, not an error.
 
@@ -65,11 +65,12 @@ def doctor(
         err.print(f"Lava is installed: {python}", highlight=False, markup=False)
     findings = [_python(), *(_package(module) for module in EXTRAS), *_torch_kernels(), _compiler(), _native_kernel()]
     expected: RunResult | None = None
-    for name in NAMES:
+    for name in backend_names():
         with err.status(f"running a small network on {name}"):
             finding, result = _backend(name, expected)
         expected = expected or result
         findings.append(finding)
+    findings += [Finding("backend of another package", False, "hidden", message) for message in hidden()]
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -134,21 +135,26 @@ def _native_kernel() -> Finding:
 def _backend(name: str, expected: RunResult | None) -> tuple[Finding, RunResult | None]:
     """Run the small network; its first result is what the later ones must equal."""
     graph, inputs = small_network()
+    author = "sparsespike" if name in NAMES else ", ".join(distributions(name))
     start = time.perf_counter()
     try:
         result = get_backend(name).run(graph, inputs, STEPS, record=graph.spiking)
     except SparseSpikeError as error:
         return Finding(f"backend {name}", False, type(error).__name__, str(error)), None
+    except Exception as error:  # a backend of others can raise anything; the report must still be made
+        advice = f"{error}; please report this to the authors of {author}"
+        return Finding(f"backend {name}", False, type(error).__name__, advice), None
     seconds = time.perf_counter() - start
     if expected is not None and not _same(result, expected):
-        return Finding(f"backend {name}", False, f"wrong: differs from {expected.backend}", "please report this"), result
+        advice = f"please report this to the authors of {author}"
+        return Finding(f"backend {name}", False, f"wrong: differs from {expected.backend}", advice), result
     return Finding(f"backend {name}", True, f"{result.version}, {result.dtype}, {seconds:.1f} s for the small network"), result
 
 
 def _same(a: RunResult, b: RunResult) -> bool:
     pairs: list[tuple[Any, Any]] = [(a.readout, b.readout)]
-    pairs += [(a.rasters[name], b.rasters[name]) for name in b.rasters]
-    pairs += [(a.events_by_step[key], b.events_by_step[key]) for key in b.events_by_step]
+    pairs += [(a.rasters.get(name), b.rasters[name]) for name in b.rasters]
+    pairs += [(a.events_by_step.get(key), b.events_by_step[key]) for key in b.events_by_step]
     return all(np.array_equal(x, y) for x, y in pairs)
 
 

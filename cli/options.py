@@ -28,7 +28,12 @@ Data = Annotated[
 ]
 Images = Annotated[int | None, typer.Option(help="How many test images, evenly spread over them. Default: all.", min=1)]
 Steps = Annotated[int, typer.Option(help="Time steps T.", min=1)]
-Backends = Annotated[list[str], typer.Option(help="native, brian2, brian2-cpp, lava or lava-fixed; may be given several times.")]
+Backends = Annotated[
+    list[str],
+    typer.Option(
+        help="native, brian2, brian2-cpp, lava, lava-fixed, or one of another package (see doctor); may be given several times."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Download = Annotated[bool, typer.Option("--download", help="Allow torchvision to download the data set.")]
 

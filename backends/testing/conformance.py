@@ -18,7 +18,20 @@ def assert_equal(result: RunResult, expected: RunResult) -> None:
     """Raise AssertionError with the first difference unless two results are equal, integer for integer.
 
     Compared are steps, readout, spikes per neuron and per step, events per image and per step, neuron updates and bias
-    additions; rasters where ``result`` has them. ``messages``, names and times may differ.
+    additions; rasters where ``result`` has them. ``messages``, ``counting``, names and times may differ. Arrays must have the
+    dtypes that RunResult names, so that a float64 count is found before it rounds.
+
+    Parameters
+    ----------
+    result : RunResult
+        What is tested.
+    expected : RunResult
+        What it must equal, such as ``reference(graph, inputs, steps)``, run with the same ``input`` mode.
+
+    Raises
+    ------
+    AssertionError
+        Naming the field, how many entries differ, and the first of them.
     """
     assert result.steps == expected.steps, f"steps: found {result.steps}, expected {expected.steps}"
     missing = sorted(set(result.rasters) - set(expected.rasters))
@@ -69,12 +82,13 @@ def check_conformance(backend: Backend, cases: Mapping[str, Callable[[], Case]] 
     ----------
     backend : Backend
     cases : mapping of name to function that makes a Case
-        The directed cases by default.
+        The directed cases by default; yours may be added: ``{**CASES, "mine": make}``.
 
     Returns
     -------
     dict of str to list of str
-        Cases that ``backend.check`` refused, with its reasons. They were not run: hold them against those you expect.
+        Cases that ``backend.check`` refused, with its reasons. They were not run, so a backend that refuses everything passes:
+        hold them against those you expect, ``assert set(refused) == {...}``.
 
     Raises
     ------

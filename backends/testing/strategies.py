@@ -1,7 +1,15 @@
-"""Hypothesis strategies: random small graphs with inputs (needs the package ``hypothesis``)."""
+"""Hypothesis strategies: random small graphs with inputs (needs the package ``hypothesis``).
+
+A property that holds for every backend, for one that supports kind ``if``::
+
+    @given(graphs(kinds=("if",)))
+    def test_equals_the_reference(case: Case) -> None:
+        assert_equal(MyBackend().run(*case), reference(*case))
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +19,7 @@ from numpy.typing import NDArray
 
 from sparsespike.backends.testing.case import Case
 from sparsespike.export.connections import Conv2dConnection, CSRConnection
-from sparsespike.export.graph import Population, Projection, SpikingGraph
+from sparsespike.export.graph import Kind, Population, Projection, SpikingGraph
 from sparsespike.export.population import NEVER, BiasMode
 
 
@@ -20,16 +28,15 @@ def _ints(draw: st.DrawFn, shape: int | tuple[int, ...], low: int, high: int) ->
     return array
 
 
-def _fires(draw: st.DrawFn, name: str, shape: tuple[int, ...]) -> Population:
+def _fires(draw: st.DrawFn, name: str, shape: tuple[int, ...], kinds: Sequence[Kind]) -> Population:
     """A population of kind ``if`` or ``signed_if`` with small numbers, so that ties and both signs are common."""
     size = int(np.prod(shape))
-    fields: dict[str, Any] = {}
-    if draw(st.booleans()):
-        fields["threshold_neg"] = _ints(draw, size, 1, 8)
+    kind = draw(st.sampled_from(kinds))
+    fields: dict[str, Any] = {"threshold_neg": _ints(draw, size, 1, 8)} if kind == "signed_if" else {}
     return Population(
         name=name,
         shape=shape,
-        kind="signed_if" if fields else "if",
+        kind=kind,
         threshold=2 * _ints(draw, size, 1, 6),
         v_init=_ints(draw, size, -6, 12),
         bias=_ints(draw, size, -3, 3),
@@ -87,7 +94,15 @@ def aec_graphs(draw: st.DrawFn, max_populations: int = 4, max_neurons: int = 5, 
 
 
 @st.composite
-def graphs(draw: st.DrawFn, max_populations: int = 4, max_neurons: int = 5, max_steps: int = 8, max_images: int = 3) -> Case:
+def graphs(
+    draw: st.DrawFn,
+    max_populations: int = 4,
+    max_neurons: int = 5,
+    max_steps: int = 8,
+    max_images: int = 3,
+    *,
+    kinds: Sequence[Kind] = ("if", "signed_if"),
+) -> Case:
     """Random acyclic graphs with inputs.
 
     Any earlier population may project to any later one, so depths, delays and parallel ways vary; weights are small and of
@@ -102,13 +117,15 @@ def graphs(draw: st.DrawFn, max_populations: int = 4, max_neurons: int = 5, max_
         Most neurons in a population.
     max_steps, max_images : int
         Most local steps and images.
+    kinds : sequence of {"if", "signed_if"}
+        Kinds of the spiking populations: those that the backend under test supports.
     """
     low, high = draw(st.sampled_from(((0, 4), (-3, 3))))
     size = draw(st.integers(1, max_neurons))
     emission: BiasMode = draw(st.sampled_from(("every_step", "every_step", "once")))
     populations = [Population(name="input", shape=(size,), kind="input", value_range=(low, high), bias_mode=emission)]
     sizes = draw(st.lists(st.integers(1, max_neurons), max_size=max_populations))
-    populations += [_fires(draw, f"p{i}", (neurons,)) for i, neurons in enumerate(sizes)]
+    populations += [_fires(draw, f"p{i}", (neurons,), kinds) for i, neurons in enumerate(sizes)]
     classes = draw(st.integers(1, 3))
     populations.append(Population(name="readout", shape=(classes,), kind="readout", bias=_ints(draw, classes, -3, 3)))
     projections = _projections(draw, populations)
@@ -117,8 +134,16 @@ def graphs(draw: st.DrawFn, max_populations: int = 4, max_neurons: int = 5, max_
 
 
 @st.composite
-def convolutions(draw: st.DrawFn, max_steps: int = 5) -> Case:
-    """Random graphs input -> convolution -> spiking -> convolution -> readout, of any stride, padding, dilation and groups."""
+def convolutions(draw: st.DrawFn, max_steps: int = 5, *, kinds: Sequence[Kind] = ("if", "signed_if")) -> Case:
+    """Random graphs input -> convolution -> spiking -> convolution -> readout, of any stride, padding, dilation and groups.
+
+    Parameters
+    ----------
+    max_steps : int
+        Most local steps.
+    kinds : sequence of {"if", "signed_if"}
+        As in ``graphs``.
+    """
     shape = (draw(st.integers(1, 2)) * 2, draw(st.integers(3, 5)), draw(st.integers(3, 5)))
     populations = [Population(name="input", shape=shape, kind="input", value_range=(-2, 3))]
     projections = []
@@ -134,7 +159,7 @@ def convolutions(draw: st.DrawFn, max_steps: int = 5) -> Case:
         if name == "readout":
             populations.append(Population(name=name, shape=shape, kind="readout"))
         else:
-            populations.append(_fires(draw, name, shape))
+            populations.append(_fires(draw, name, shape, kinds))
         projections.append(Projection(populations[-2].name, name, connection))
     values = _ints(draw, (2, populations[0].size), -2, 3)
     return Case(SpikingGraph(populations, projections), values, draw(st.integers(1, max_steps)))
