@@ -42,9 +42,15 @@ def hidden() -> tuple[str, ...]:
     )
 
 
-def get_backend(name: str) -> Backend:
+def get_backend(name: str, *, max_synapses: int | None = None) -> Backend:
     """The backend called ``name``: ``native``, ``brian2`` (runtime, numpy), ``brian2-cpp`` (C++ standalone), ``lava`` (floating
     point), ``lava-fixed`` (fixed point, as on Loihi 2), or one that another package offers. A built-in name is always ours.
+
+    Parameters
+    ----------
+    name : str
+    max_synapses : int, optional
+        Limit of the backends that hold every synapse by itself, convolutions expanded (Brian2 and Lava); their own by default.
 
     Raises
     ------
@@ -55,6 +61,7 @@ def get_backend(name: str) -> Backend:
     BackendError
         If another package's backend cannot be imported or made, or is none.
     """
+    limit: dict[str, int] = {} if max_synapses is None else {"max_synapses": max_synapses}
     if name == "native":
         from sparsespike.backends.native import NativeBackend
 
@@ -62,11 +69,11 @@ def get_backend(name: str) -> Backend:
     if name in ("brian2", "brian2-cpp"):
         from sparsespike.backends.brian2 import Brian2Backend
 
-        return Brian2Backend(mode="numpy" if name == "brian2" else "cpp")
+        return Brian2Backend(mode="numpy" if name == "brian2" else "cpp", **limit)
     if name in ("lava", "lava-fixed"):
         from sparsespike.backends.lava import LavaBackend
 
-        return LavaBackend(model="floating_pt" if name == "lava" else "fixed_pt")
+        return LavaBackend(model="floating_pt" if name == "lava" else "fixed_pt", **limit)
     offers = _offers()
     if name not in offers:
         raise ConfigError(f"backend {name!r} is unknown; expected one of {', '.join(backend_names())}")

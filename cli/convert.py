@@ -39,11 +39,11 @@ def convert(
         Path | None, typer.Option("--out", help="Graph file. Default: graph.safetensors beside the model.")
     ] = None,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="qcfs for networks with (CS-)QCFS activations; snm or percentile for ReLU; aec for AEC activations or ReLU."
+            help="qcfs or aec for networks trained with these activations (the default there); snm, aec or percentile for ReLU."
         ),
-    ] = "qcfs",
+    ] = None,
     bits: Annotated[
         str, typer.Option(help="Width of a weight, sign included: 8 for Loihi, up to 24; auto: as few as --margin allows.")
     ] = "16",
@@ -88,6 +88,8 @@ def convert(
     from sparsespike.ann.checkpoint import load_model
     from sparsespike.export.source import verdicts
 
+    network, known = load_model(model)
+    method = method or natural_method(network)
     if method not in METHODS:
         raise ConfigError(f"--method {method!r}: expected one of {', '.join(METHODS)}")
     if payload_bits is not None and method != "aec":
@@ -96,7 +98,6 @@ def convert(
         raise ConfigError(f"--v-init is for snm and percentile: {method} has its own")
     if spiking_readout and method != "snm":
         raise ConfigError(f"--spiking-readout is for snm: the readout of {method} adds up the scores")
-    network, known = load_model(model)
     trained = has_trained_thresholds(network, method)
     last_slot = aec_steps(steps, trained) if method == "aec" else None
     wanted = Wanted.read(bits, margin, None if method == "aec" else steps)
@@ -142,6 +143,25 @@ def convert(
     for choice in choices.values():
         print_prose(f"Chosen: {escape(choice.describe())}")
     out.print(f"Wrote {target} ({target.stat().st_size / 1e6:.2f} MB). Next: sparsespike simulate {target}")
+
+
+def natural_method(network: nn.Module) -> str:
+    """The method that a network was trained for.
+
+    Raises
+    ------
+    ConfigError
+        If its activations are ReLU, which several methods take.
+    """
+    from torch import nn
+
+    from sparsespike.ann.aec import AEC
+
+    if any(isinstance(module, AEC) for module in network.modules()):
+        return "aec"
+    if any(type(module) is nn.ReLU for module in network.modules()):
+        raise ConfigError("this network has ReLU activations, which several methods take: give --method snm, aec or percentile")
+    return "qcfs"
 
 
 def has_trained_thresholds(network: nn.Module, method: str) -> bool:

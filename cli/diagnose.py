@@ -19,6 +19,7 @@ from sparsespike.cli.convert import (
     calibration_images,
     convert_model,
     has_trained_thresholds,
+    natural_method,
 )
 from sparsespike.cli.options import DEFAULT_STEPS, Data, Json, counted_progress, images_for
 from sparsespike.common.errors import ConfigError, GraphError
@@ -44,16 +45,17 @@ def diagnose(
     graph_file: Annotated[
         Path | None, typer.Argument(metavar="[GRAPH]", help="A graph that was converted from it. Default: convert it now.")
     ] = None,
-    method: Annotated[
-        str | None, typer.Option(help="Without GRAPH: qcfs, snm, percentile, or aec for a model trained with AEC. Default: qcfs.")
-    ] = None,
+    method: Annotated[str | None, typer.Option(help="Without GRAPH: as in `convert`.")] = None,
     bits: Annotated[int | None, typer.Option(help="Without GRAPH: width of a weight. Default: 16.")] = None,
     percentile: Annotated[float | None, typer.Option(help="Without GRAPH: as in `convert`.")] = None,
     calibration: Annotated[int | None, typer.Option(help="Without GRAPH: as in `convert`.", min=1)] = None,
     images: Annotated[
         int | None, typer.Option(help="How many test images, evenly spread over them. Default: up to 500.", min=1)
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Time steps T. Default: 32; for AEC the graph's own.", min=1)] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Time steps T. Default: 32; of a given AEC graph, its slots; T of an aec conversion: 16.", min=1),
+    ] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Write plots and diagnosis.json to this folder.")] = None,
     data: Data = None,
     as_json: Json = False,
@@ -82,7 +84,8 @@ def diagnose(
     given = None if graph_file is None else load_graph(graph_file)
     width = bits or 16
     if given is None:
-        recipe = method or "qcfs", {"percentile": percentile, "calibration_images": calibration}
+        wanted = method or natural_method(network)
+        recipe = wanted, {"percentile": percentile, "calibration_images": calibration, "T": steps or AEC_STEPS}
     else:
         recipe = _recipe(given, graph_file)
     convert = _converter(network, known, data, *recipe)
@@ -92,7 +95,8 @@ def diagnose(
     if images is None and len(labels) > IMAGES:
         chosen = np.arange(IMAGES) * len(labels) // IMAGES
         inputs, labels = inputs[chosen], labels[chosen]
-    time_steps = steps or graph.slots or DEFAULT_STEPS
+    # The T of an AEC conversion that is made here has gone into its graph, which runs for T + 1 slots.
+    time_steps = (None if given is None and graph.slots else steps) or graph.slots or DEFAULT_STEPS
     encoding = Encoding.from_dict(known["encoding"])
     with counted_progress() as progress:
         found = diagnose_graph(network, encoding, graph, conversions, inputs, labels, time_steps, progress=progress)
@@ -138,7 +142,7 @@ def _converter(
     names = ("payload_bits", "force_compensation") if method == "aec" else ("granularity", "v_init", "spiking_readout")
     further = {name: settings[name] for name in names if name in settings}
     if method == "aec" and images is not None:
-        further["steps"] = settings.get("T", AEC_STEPS)
+        further["steps"] = settings["T"]
     return lambda bits: convert_model(network, known, method, bits, images, **further)
 
 

@@ -34,6 +34,10 @@ Backends = Annotated[
         help="native, brian2, brian2-cpp, lava, lava-fixed, or one of another package (see doctor); may be given several times."
     ),
 ]
+MaxSynapses = Annotated[
+    int | None,
+    typer.Option(help="Limit of Brian2 and Lava, which expand convolutions into single synapses; the refusal says the size."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Download = Annotated[bool, typer.Option("--download", help="Allow torchvision to download the data set.")]
 
@@ -67,7 +71,7 @@ def whole_numbers(option: str, text: str, example: str) -> tuple[int, ...]:
         raise ConfigError(f"{option} {text!r}: expected whole numbers with commas between, such as {example}") from None
 
 
-def chosen_backends(names: Sequence[str], graph: SpikingGraph) -> list[Backend]:
+def chosen_backends(names: Sequence[str], graph: SpikingGraph, max_synapses: int | None = None) -> list[Backend]:
     """The backends named, all of them known to run the graph before the first one starts.
 
     Raises
@@ -82,7 +86,7 @@ def chosen_backends(names: Sequence[str], graph: SpikingGraph) -> list[Backend]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"--backend {twice[0]}: found {names.count(twice[0])} times, expected each backend once")
-    backends = [get_backend(name) for name in names]
+    backends = [get_backend(name, max_synapses=max_synapses) for name in names]
     for backend in backends:
         if reasons := backend.check(graph):
             raise BackendError(f"backend {backend.name!r} cannot run this graph: {'; '.join(reasons)}")

@@ -23,6 +23,7 @@ from sparsespike.cli.options import (
     Data,
     Images,
     Json,
+    MaxSynapses,
     chosen_backends,
     counted_progress,
     images_for,
@@ -60,6 +61,7 @@ def simulate(
         str,
         typer.Option(help="native: measured, one event at a time; or computed, spikes x fan-out, in the faster compiled kernel."),
     ] = "measured",
+    max_synapses: MaxSynapses = None,
     results: Annotated[Path | None, typer.Option("--out", help="Write the counts to this JSON file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -84,7 +86,7 @@ def simulate(
         raise ConfigError(f"--counting {counting!r}: expected one of {', '.join(get_args(Counting))}")
     backends = [
         NativeBackend(counting=cast(Counting, counting)) if each.name == "native" else each
-        for each in chosen_backends(backend, network)
+        for each in chosen_backends(backend, network, max_synapses)
     ]
     time_steps, choice = chosen_steps(network, steps, data)
     inputs, labels = images_for(network, data, images)

@@ -79,6 +79,7 @@ def test_aec(sparsespike: Run, folder: Path) -> None:
         (("--method", "aec", "--steps", "5", "--payload-bits", "3"), "expected at most 2: later primary thresholds"),
         (("--method", "aec", "--v-init", "0.5"), "--v-init is for snm and percentile: aec has its own"),
         (("--method", "snm", "--v-init", "1"), "v_init: found 1.0, expected a part of the threshold, from 0 to less than 1"),
+        ((), "this network has ReLU activations, which several methods take: give --method snm, aec or percentile"),
         (("--method", "percentile", "--spiking-readout"), "--spiking-readout is for snm"),
         (("--method", "snm", "--payload-bits", "8"), "--payload-bits is for aec: spikes of snm carry nothing"),
         (("--method", "qcfs"), "found the activation ReLU, expected QCFS"),

@@ -104,8 +104,9 @@ def test_a_graph_of_kind_aec(sparsespike: Run, runs: dict[str, Path], tmp_path: 
     found = json.loads(ended.out)
     assert (found["method"], found["steps"], found["graph_stage"]) == ("aec", 7, "SNN, 16 bits")
     assert found["stages"][2]["stage"] == "ANN, exponential code of 7 slots"
-    converted_now = sparsespike("diagnose", runs["relu"], "--method", "aec", "--images", 50, "--json")
-    assert json.loads(converted_now.out)["steps"] == 17
+    for arguments, slots in (((), 17), (("--steps", 8), 9)):
+        converted_now = sparsespike("diagnose", runs["relu"], "--method", "aec", "--images", 50, "--json", *arguments)
+        assert json.loads(converted_now.out)["steps"] == slots
 
 
 def test_bits_and_steps_are_chosen_and_kept(sparsespike: Run, runs: dict[str, Path], tmp_path: Path) -> None:
