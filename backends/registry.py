@@ -12,6 +12,7 @@ The package behind a backend, ours or another's, is imported when that backend i
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from sparsespike.backends.base import Backend
 from sparsespike.common.errors import BackendError, ConfigError, SparseSpikeError
@@ -61,7 +62,7 @@ def get_backend(name: str, *, max_synapses: int | None = None) -> Backend:
     BackendError
         If another package's backend cannot be imported or made, or is none.
     """
-    limit: dict[str, int] = {} if max_synapses is None else {"max_synapses": max_synapses}
+    limit: dict[str, Any] = {} if max_synapses is None else {"max_synapses": max_synapses}
     if name == "native":
         from sparsespike.backends.native import NativeBackend
 
