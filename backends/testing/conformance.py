@@ -105,6 +105,9 @@ def check_conformance(backend: Backend, cases: Mapping[str, Callable[[], Case]] 
         for mode in ("events", "current"):
             result = backend.run(graph, inputs, steps, record=graph.spiking, input=mode)
             try:
+                assert result.backend == backend.name, f"backend: found {result.backend!r}, expected the backend's name"
+                phases = sorted(result.wall_seconds)
+                assert {"build", "run"} <= set(phases), f"wall_seconds: found {phases}, expected at least build and run"
                 assert sorted(result.rasters) == sorted(graph.spiking), f"rasters: found {sorted(result.rasters)}"
                 assert result.counting.keys() == result.events.keys(), f"counting: found keys {sorted(result.counting)}"
                 assert_equal(result, reference(graph, inputs, steps, input=mode))
