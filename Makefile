@@ -8,7 +8,7 @@ help:
 	@echo "make demo       train sparse and dense, convert, run on native, Brian2 and Lava, reconcile the counts (runs/demo/)"
 	@echo "make test       lint, types, import rules and the test suite (under 15 minutes on 2 cores)"
 	@echo "make test-full  the slow checks too"
-	@echo "make bench      the benchmarks of benchmarks/, results to benchmarks/results/"
+	@echo "make bench      training and backends against the alternatives, results to benchmarks/results/"
 	@echo "make clean      remove the virtual environment and caches"
 
 demo: .venv/installed-all

@@ -5,7 +5,7 @@
 
 The first trains every run of RUNS that has not been finished in the folder of runs (a stopped one goes on), then both copy all
 finished runs of the folder to benchmarks/results/cifar10-mlp and write the table there and in docs/training.md. Copied are
-settings, curves and results, and of ``chts`` and ``static`` runs the sparse model; the data set is named without its place.
+settings, curves and results, and the sparse models; the data set is named without its place.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def collect(runs: Path) -> list[Path]:
         write_text(target / "summary.json", json.dumps(result, indent=2) + "\n")
         write_text(target / "config.json", json.dumps(result["config"], indent=2) + "\n")
         write_text(target / "metrics.csv", (source / "metrics.csv").read_text(encoding="utf-8"))
-        if result["config"]["method"] in ("chts", "static") and result["config"]["sparsity"] > 0:
+        if result["config"]["sparsity"] > 0:
             model, known = load_model(source)
             known["training"]["data"] = DATA_NAME
             save_model(

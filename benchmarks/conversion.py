@@ -9,7 +9,7 @@ thresholds, a graph for every T), and of what it was fine-tuned to, where the fo
     sparsespike finetune NAME --method aec --steps 4 --epochs 3 --out NAME-aec-T4
 
 Calibration takes 512 training images. All runs are on the native backend with 16-bit weights; a finished row is kept in
-benchmarks/results/conversion/curves and not computed again, unless with more images.
+benchmarks/results/conversion/curves and not computed again, unless with more images or for another model file.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from sparsespike.ann.checkpoint import load_model
 from sparsespike.ann.comparison import markdown_table
 from sparsespike.ann.data import Split, load
 from sparsespike.ann.encoding import Encoding
+from sparsespike.ann.models import MLP
 from sparsespike.backends.bulk import BulkResult, run_blocks
 from sparsespike.backends.native import NativeBackend
 from sparsespike.cli.benchmark import machine
@@ -65,11 +67,15 @@ def graphs(folder: Path, train: Split) -> Iterator[tuple[str, Path, list[Callabl
     """Name, run and graphs of each row: one graph for all T, or for AEC one for each of STEPS."""
     model, known = load_model(folder)
     encoding = Encoding.from_dict(known["encoding"])
-    yield "percentile", folder, [partial(convert_percentile, model, encoding, calibration(train, 99.9))]
+    usual = calibration(train, 99.9)
+    yield "percentile", folder, [partial(convert_percentile, model, encoding, usual)]
+    yield "percentile, v_init 0.5", folder, [partial(convert_percentile, model, encoding, usual, v_init=0.5)]
     most = calibration(train, 100.0)
     yield "snm", folder, [partial(convert_snm, model, encoding, most)]
     yield "snm, v_init 0.5", folder, [partial(convert_snm, model, encoding, most, v_init=0.5)]
-    yield "aec, calibrated", folder, [partial(convert_aec, model, encoding, most, steps=t) for t in STEPS]
+    # Every T, for the saturation rule; a convolutional network takes too long to convert 64 times.
+    every = range(1, max(STEPS) + 1) if isinstance(model, MLP) else STEPS
+    yield "aec, calibrated", folder, [partial(convert_aec, model, encoding, most, steps=t) for t in every]
     tuned: dict[str, tuple[str, Callable[..., Conversion]]] = {"cs-qcfs": ("cs-qcfs", convert_qcfs)}
     tuned |= {f"aec, fine-tuned for T = {t}": (f"aec-T{t}", convert_aec) for t in STEPS}
     for method, (suffix, convert) in tuned.items():
@@ -161,7 +167,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="test images, evenly spread; all by default")
     options = parser.parse_args()
     names = options.only or sorted(p.parent.name for p in options.runs.glob("*/summary.json"))
-    names = [name for name in names if "-cs-qcfs" not in name and "-aec-T" not in name]
+    names = [name for name in names if (options.runs / name / "model.safetensors").exists() and _is_relu(options.runs / name)]
     with counted_progress() as progress:
         splits = load(options.data, validation=0.04, seed=0, progress=progress)
     count = options.images or len(splits.test)
@@ -169,13 +175,20 @@ def main() -> None:
     for name in names:
         for method, run, makers in graphs(options.runs / name, splits.train):
             file = RESULTS / "curves" / f"{name}, {method}.json".replace(", ", "_").replace(" = ", "").replace(" ", "-")
-            if file.exists() and json.loads(file.read_text(encoding="utf-8"))["images"] >= count:
-                continue
+            weights = sha256((run / "model.safetensors").read_bytes()).hexdigest()
+            if file.exists():
+                known = json.loads(file.read_text(encoding="utf-8"))
+                if known["model"] == weights and known["images"] >= count and len(known["curve"]) >= len(makers):
+                    continue
             record = measure(run, makers, test, f"{name}, {method}")
-            facts = {"run": name, "method": method, **record, **machine(), "load": os.getloadavg()[0]}
+            facts = {"run": name, "method": method, "model": weights, **record, **machine(), "load": os.getloadavg()[0]}
             write_text(file, json.dumps(facts, indent=1) + "\n")
             print(*row(name, method, record), flush=True)
     write_results()
+
+
+def _is_relu(run: Path) -> bool:
+    return load_model(run)[0].spec.activation == "relu"
 
 
 def write_results() -> None:
