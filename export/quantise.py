@@ -106,7 +106,7 @@ def round_population(
         rounded = np.rint(exact)
         lost = (rounded == 0) & (values != 0)
         rounded[lost] = np.sign(values[lost])
-        into[pre] = _connection(operator, rounded.astype(np.int32))
+        into[pre] = integer_connection(operator, rounded.astype(np.int32))
         if into[pre].nnz != operator.nnz:
             raise GraphError(
                 f"projection {pre!r} -> {population.name!r}: found {into[pre].nnz} synapses, expected {operator.nnz}; this is a "
@@ -148,7 +148,7 @@ def _weights(operator: Operator, group: NDArray[np.int64]) -> tuple[FloatArray, 
     return operator.weights.data, np.repeat(group, np.diff(operator.weights.indptr))
 
 
-def _connection(operator: Operator, values: NDArray[np.int32]) -> Connection:
+def integer_connection(operator: Operator, values: NDArray[np.int32]) -> Connection:
     """The operator with integer weights, rows = presynaptic neurons."""
     if isinstance(operator, Kernel):
         return operator.pattern(values.reshape(operator.kernel.shape))
