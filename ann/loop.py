@@ -116,6 +116,14 @@ class Run(ABC):
         """Change the model if it is time; the share of regrown links that had just been removed."""
         return 0.0
 
+    def itop(self) -> float | None:
+        """Share of the possible links that were ever active; none where it is not followed."""
+        return None
+
+    def own_state(self) -> dict[str, Tensor]:
+        """What a kind of run keeps in its checkpoint besides what every run does."""
+        return {}
+
     def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
         """What a step makes smaller."""
         return nn.functional.cross_entropy(scores, targets)
@@ -136,7 +144,8 @@ class Run(ABC):
         """Start: the first checkpoint shows that the folder takes one before any time is spent."""
         self.prepare()
         # Checkpoint (weights, topology, momentum) and model, and once more the checkpoint while it is replaced.
-        self.files.require_space(5 * sum(tensor.nbytes for tensor in self.model.state_dict().values()))
+        shared, own = (sum(tensor.nbytes for tensor in part.values()) for part in (self.model.state_dict(), self.own_state()))
+        self.files.require_space(5 * shared + 2 * own)
         self.files.save_checkpoint(self.state())
 
     def take(self, state: Checkpoint) -> None:
@@ -163,7 +172,7 @@ class Run(ABC):
             "precision.": self.precision.state(),
         }
         tensors = {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
-        return Checkpoint(tensors, self.history, self.best, self.settled)
+        return Checkpoint(tensors | self.own_state(), self.history, self.best, self.settled)
 
     def complete(self, progress: TrainProgress) -> TrainResult:
         """All epochs that are left, and the end.
@@ -211,6 +220,7 @@ class Run(ABC):
             lr=lr,
             seconds=round(time.perf_counter() - began, 3),
             update_seconds=round(updated - began, 3),
+            itop=self.itop(),
         )
         self.history.append(record)
         if self.is_best(record):

@@ -30,6 +30,9 @@ class EpochRecord:
         The whole epoch, change of topology and evaluation included.
     update_seconds : float
         The change of topology before the epoch; 0 if there was none.
+    itop : float, optional
+        In-time over-parametrisation: fraction of the possible links of all layers with a topology that were active in this
+        epoch or an earlier one. None for dense and convolutional networks, and for runs begun before it was recorded.
     """
 
     epoch: int
@@ -42,6 +45,7 @@ class EpochRecord:
     lr: float
     seconds: float
     update_seconds: float
+    itop: float | None = None
 
 
 class TrainProgress:

@@ -37,7 +37,7 @@ class Checkpoint(NamedTuple):
     Attributes
     ----------
     tensors : dict
-        Weights, topology and momentum.
+        Weights, topology, momentum and, of an MLP, the links explored so far.
     history : list of EpochRecord
     best : int
         Position in ``history`` of the epoch whose model is kept.

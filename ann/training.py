@@ -5,24 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sparsespike.ann.config import TrainConfig
 from sparsespike.ann.data import DataSplits
 from sparsespike.ann.evolution import evolve_model, initial_topologies, link_gradients
 from sparsespike.ann.loop import Run, Stream
+from sparsespike.ann.models import MLPSpec
 from sparsespike.ann.networks import build, spec_of, takes_masks
 from sparsespike.ann.progress import EpochRecord
-from sparsespike.ann.run_folder import RunFolder
+from sparsespike.ann.run_folder import Checkpoint, RunFolder
+from sparsespike.ann.topology.science import ExploredLinks, explored_share
 
 
 class Training(Run):
     """A training run between two epochs."""
 
     config: TrainConfig
+    explored: list[ExploredLinks]
+    """Of each sparse layer of an MLP; empty for other networks, and for a run whose checkpoint does not have it."""
 
     def __init__(self, config: TrainConfig, splits: DataSplits, files: RunFolder) -> None:
         self.spec = spec_of(config, splits.shape, len(splits.classes))
         super().__init__(config, splits, files, build(self.spec, masked=takes_masks(config.device, config.sparsity)))
+        self.explored = []
 
     @classmethod
     def started(cls, config: TrainConfig, splits: DataSplits, files: RunFolder) -> Training:
@@ -32,6 +38,8 @@ class Training(Run):
             topologies = initial_topologies(config, run.spec, splits, Stream.TOPOLOGY.generator(config.seed))
             for layer, topology in zip(run.model.sparse_layers, topologies, strict=True):
                 layer.reset_topology(topology)
+            if isinstance(run.spec, MLPSpec):
+                run.explored = [ExploredLinks.of(topology) for topology in topologies]
         run.model.reset_parameters(Stream.WEIGHTS.generator(config.seed))
         run.begin()
         return run
@@ -42,6 +50,19 @@ class Training(Run):
         run = cls(config, splits, files)
         run.take(files.load_checkpoint())
         return run
+
+    def take(self, state: Checkpoint) -> None:
+        super().take(state)
+        layers = self.model.sparse_layers if "explored.0" in state.tensors else []
+        self.explored = [
+            ExploredLinks(layer.topology.shape, state.tensors[f"explored.{index}"].numpy()) for index, layer in enumerate(layers)
+        ]
+
+    def own_state(self) -> dict[str, Tensor]:
+        return {f"explored.{index}": torch.from_numpy(layer.bits) for index, layer in enumerate(self.explored)}
+
+    def itop(self) -> float | None:
+        return explored_share(self.explored) if self.explored else None
 
     def new_optimizer(self) -> torch.optim.Optimizer:
         config = self.config
@@ -69,4 +90,7 @@ class Training(Run):
         overlap, self.settled = evolve_model(
             self.model, self.optimizer, evolution, progress, generator, gradients, self.config.conv_mode
         )
+        if self.explored:
+            layers = zip(self.explored, self.model.sparse_layers, strict=True)
+            self.explored = [explored.including(layer.topology) for explored, layer in layers]
         return overlap

@@ -15,7 +15,7 @@ from sparsespike.ann.data import load
 from sparsespike.ann.topology import Topology
 from sparsespike.ann.topology.report import LayerReport, report_layers
 from sparsespike.ann.topology.science import active_share, shared_links
-from sparsespike.cli.console import err, out, print_json, print_table
+from sparsespike.cli.console import ABSENT, err, out, print_json, print_table
 from sparsespike.cli.options import Json, counted_progress
 from sparsespike.common.errors import DataError, ModelError
 from sparsespike.common.extras import require
@@ -63,16 +63,25 @@ def topology(
     with err.status("measuring"):
         reports = {name: report_layers(chain, np.random.default_rng(0)) for name, chain in chains.items()}
     active = {name: active_share(chain) for name, chain in chains.items()}
+    itop = _itop(run, known["epoch"])
     overlap = None if initial is None else [shared_links(*layers) for layers in zip(initial, final, strict=True)]
     if as_json:
         layers = [{name: reports[name][index].to_dict() for name in chains} for index in range(len(final))]
-        document = {"run": str(run), "epoch": known["epoch"], "active_neurons": active, "overlap_with_initial": overlap}
+        document = {
+            "run": str(run),
+            "epoch": known["epoch"],
+            "active_neurons": active,
+            "itop": itop,
+            "overlap_with_initial": overlap,
+        }
         print_json(document | {"layers": layers})
     else:
         for index in range(len(final)):
             _print_layer(index, {name: reports[name][index] for name in chains}, overlap)
         shares = ", ".join(f"{100 * share:.1f} % {name}" for name, share in active.items())
         out.print(f"Active neurons (ANP): {shares}. Final is the model of epoch {known['epoch']}.", highlight=False)
+        explored = ABSENT if itop is None else f"{100 * itop:.1f} % of the possible links"
+        out.print(f"Links ever active by then (ITOP): {explored}", highlight=False)
     if plots:
         _draw(run, final, initial)
         if not as_json:
@@ -118,13 +127,28 @@ def _cells(report: LayerReport) -> dict[str, str]:
     return cells
 
 
+def _metrics(run: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(run / "metrics.csv", float_precision="round_trip")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"metrics {run / 'metrics.csv'} cannot be read ({error}); expected the folder of a run") from error
+
+
+def _itop(run: Path, epoch: int) -> float | None:
+    """Share of the possible links that were active up to an epoch; none if the run does not say."""
+    if not (run / "metrics.csv").is_file():
+        return None
+    metrics = _metrics(run)
+    if not {"epoch", "itop"} <= set(metrics):
+        return None
+    shares = metrics.loc[metrics["epoch"] == epoch, "itop"].dropna()
+    return None if shares.empty else float(shares.iloc[0])
+
+
 def _draw(run: Path, final: list[Topology], initial: list[Topology] | None) -> None:
     from sparsespike.ann.plots import ccdf_figure, degree_figure, epochs_figure
 
-    try:
-        metrics = pd.read_csv(run / "metrics.csv")
-    except (OSError, ValueError) as error:
-        raise ModelError(f"metrics {run / 'metrics.csv'} cannot be read ({error}); expected the folder of a run") from error
+    metrics = _metrics(run)
     figures = (
         degree_figure(final, initial, title=f"{run.name}: degrees"),
         ccdf_figure(final, initial, title=f"{run.name}: degrees, cumulative"),

@@ -22,6 +22,9 @@ from sparsespike.common.errors import ConfigError, ModelError
 LARGEST_EXPONENT = 20.0
 """Exponents are searched up to this; a fit there says that the tail is no power law."""
 
+SET_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
+"""Number of set bits of every byte."""
+
 
 def degree_distribution(degrees: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the distinct degrees, ascending, and how many nodes have each."""
@@ -104,36 +107,62 @@ def shared_links(before: Topology, after: Topology) -> float:
     return both / either if either else 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ExploredLinks:
     """The links that a layer has ever had (in-time over-parametrisation, ITOP; Liu et al., ICML 2021).
 
     Parameters
     ----------
     shape : (int, int)
-        Shape of the layer.
-    links : int64[...]
-        Link ids, ascending.
+        Shape ``(m, n)`` of the layer.
+    bits : uint8[ceil(m n / 8)]
+        One bit a possible link: link ``i`` is bit ``i % 8`` of byte ``i // 8``.
+
+    Raises
+    ------
+    ModelError
+        If the bits are not those of a layer of that shape.
     """
 
     shape: tuple[int, int]
-    links: NDArray[np.int64]
+    bits: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        size = -(-self.possible // 8)
+        if self.bits.dtype != np.uint8 or self.bits.shape != (size,):
+            raise ModelError(
+                f"explored links of a layer of shape {self.shape} are {self.bits.dtype} of shape {self.bits.shape}, "
+                f"expected {size} bytes: one bit a possible link"
+            )
 
     @classmethod
     def of(cls, topology: Topology) -> ExploredLinks:
         """Start from the initial topology."""
-        return cls(topology.shape, topology.links)
+        m, n = topology.shape
+        return cls(topology.shape, np.zeros(-(-m * n // 8), dtype=np.uint8)).including(topology)
 
     def including(self, topology: Topology) -> ExploredLinks:
         """Return the links after one more topology."""
         if topology.shape != self.shape:
             raise ModelError(f"topology has shape {topology.shape}, expected {self.shape}")
-        return ExploredLinks(self.shape, np.union1d(self.links, topology.links))
+        bits, links = self.bits.copy(), topology.links
+        np.bitwise_or.at(bits, links >> 3, (1 << (links & 7)).astype(np.uint8))
+        return ExploredLinks(self.shape, bits)
 
     @property
-    def rate(self) -> float:
-        """Explored links over possible links (the ITOP rate)."""
-        return self.links.size / (self.shape[0] * self.shape[1])
+    def possible(self) -> int:
+        """Number of possible links."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def count(self) -> int:
+        """Number of links that the layer has ever had."""
+        return int(SET_BITS[self.bits].sum(dtype=np.int64))
+
+
+def explored_share(layers: Sequence[ExploredLinks]) -> float:
+    """Return the share of the possible links of all layers that were ever active (the ITOP rate)."""
+    return sum(layer.count for layer in layers) / sum(layer.possible for layer in layers)
 
 
 def bipartite_clustering(topology: Topology) -> float:

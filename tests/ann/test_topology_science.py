@@ -17,6 +17,7 @@ from sparsespike.ann.topology.science import (
     active_share,
     bipartite_clustering,
     degree_distribution,
+    explored_share,
     fit_power_law,
     mean_path_length,
     shared_links,
@@ -86,12 +87,31 @@ def test_overlap_and_explored_links() -> None:
     assert shared_links(first, second) == 1 / 4
     assert shared_links(first, first) == 1.0
     explored = ExploredLinks.of(first).including(second).including(first)
-    assert explored.links.tolist() == [0, 1, 2, 3]
-    assert explored.rate == 0.5
+    assert explored.bits.tolist() == [0b1111]
+    assert explored_share([explored]) == 0.5
     with pytest.raises(ModelError, match="expected the same"):
         shared_links(first, Topology.full((1, 1)))
     with pytest.raises(ModelError, match=r"expected \(2, 4\)"):
         explored.including(Topology.full((1, 1)))
+
+
+@settings(deadline=None)
+@given(st.lists(hnp.arrays(np.bool_, (5, 7)), min_size=1, max_size=4))
+def test_explored_links_are_the_union_of_all_masks(masks: list[np.ndarray]) -> None:
+    start, *later = [Topology.from_dense(mask) for mask in masks]
+    explored = ExploredLinks.of(start)
+    for topology in later:
+        explored = explored.including(topology)
+    union = np.logical_or.reduce(masks)
+    assert np.array_equal(explored.bits, np.packbits(union, bitorder="little"))
+    full = ExploredLinks.of(Topology.full((3, 3)))
+    assert explored_share([explored, full]) == (union.sum() + 9) / (35 + 9)
+
+
+def test_explored_links_take_one_bit_a_possible_link() -> None:
+    assert ExploredLinks.of(er((3072, 3072), 0.99, np.random.default_rng(0))).bits.nbytes == 3072 * 3072 // 8
+    with pytest.raises(ModelError, match=r"of a layer of shape \(3, 3\) are uint8 of shape \(1,\), expected 2 bytes"):
+        ExploredLinks((3, 3), np.zeros(1, np.uint8))
 
 
 @settings(deadline=None)

@@ -49,6 +49,7 @@ def test_the_numbers_are_those_of_the_model(sparsespike: Command, folder: Path) 
     rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
     assert document["epoch"] == known["epoch"]
     assert document["active_neurons"]["final"] == float(rows[known["epoch"] - 1]["anp"])
+    assert document["itop"] == float(rows[known["epoch"] - 1]["itop"])
     assert len(document["layers"]) == 2
     for layer, reported in zip(model.sparse_layers, document["layers"], strict=True):
         pattern = layer.topology.to_dense()
@@ -71,7 +72,14 @@ def test_the_numbers_are_those_of_the_model(sparsespike: Command, folder: Path) 
 def test_the_tables_hold_initial_beside_final(sparsespike: Command, folder: Path) -> None:
     ended = sparsespike("topology", folder)
     assert ended.code == 0, ended.err
-    for text in ("Layer 1: 64 inputs, 80 outputs", "Layer 2: 80 inputs, 60 outputs", "initial", "final", "Active neurons (ANP)"):
+    for text in (
+        "Layer 1: 64 inputs, 80 outputs",
+        "Layer 2: 80 inputs, 60 outputs",
+        "initial",
+        "final",
+        "Active neurons (ANP)",
+        "(ITOP): ",
+    ):
         assert text in ended.out
     (links, _) = (line.split() for line in ended.out.splitlines() if line.split()[:1] == ["links"] and "shared" not in line)
     assert links == ["links", "512", "512"]
@@ -92,6 +100,18 @@ def test_without_the_data_the_final_topology_is_shown(sparsespike: Command, fold
     found = sparsespike("topology", moved, "--json", "--no-plots", "--data", "digits")
     original = sparsespike("topology", folder, "--json", "--no-plots")
     assert json.loads(found.out)["layers"] == json.loads(original.out)["layers"]
+
+
+def test_a_run_that_did_not_record_the_explored_links_says_so(sparsespike: Command, folder: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(folder, old)
+    lines = (folder / "metrics.csv").read_text().splitlines()
+    assert lines[0].endswith(",itop")
+    (old / "metrics.csv").write_text("".join(line.rpartition(",")[0] + "\n" for line in lines))
+    assert "(ITOP): –\n" in sparsespike("topology", old, "--no-plots").out
+    assert json.loads(sparsespike("topology", old, "--json", "--no-plots").out)["itop"] is None
+    (old / "metrics.csv").unlink()
+    assert json.loads(sparsespike("topology", old, "--json", "--no-plots").out)["itop"] is None
 
 
 def test_dense_and_absent_runs_are_refused(sparsespike: Command, tmp_path: Path) -> None:
