@@ -82,7 +82,11 @@ def whole_or_auto(option: str, text: str) -> int | None:
 
 
 def choose(
-    wanted: Wanted, convert: Callable[[int], Conversion], known: Mapping[str, Any], data: str | None
+    wanted: Wanted,
+    convert: Callable[[int], Conversion],
+    known: Mapping[str, Any],
+    data: str | None,
+    chosen: StepsChoice | None = None,
 ) -> tuple[Conversion, dict[str, BitsChoice | StepsChoice]]:
     """Convert at the bits that are wanted; what was chosen is kept in the graph's provenance under ``choices``.
 
@@ -95,17 +99,19 @@ def choose(
         What is known of the model, with its training.
     data : str or None
         The data set, if not the one it was trained on.
+    chosen : StepsChoice, optional
+        The T of an AEC conversion, if it has been chosen already.
     """
     from sparsespike.backends.native import NativeBackend
     from sparsespike.export.choose_bits import choose_bits
     from sparsespike.export.quantise import MAX_BITS
 
-    if not wanted.chooses:
-        return convert(wanted.bits or MAX_BITS), {}
-    choices: dict[str, BitsChoice | StepsChoice] = {}
+    choices: dict[str, BitsChoice | StepsChoice] = {} if chosen is None else {"steps": chosen}
     steps = wanted.steps
-    images, labels = held_out(known.get("training") or {}, data)
     conversion = convert(wanted.bits or MAX_BITS)
+    if not wanted.chooses and chosen is None:
+        return conversion, {}
+    images, labels = held_out(known.get("training") or {}, data)
     if steps is None:
         choices["steps"] = choice = measured_steps(conversion.graph, images, labels)
         steps = choice.steps
@@ -155,6 +161,23 @@ def measured_steps(graph: SpikingGraph, images: NDArray[np.int64], labels: NDArr
             progress("choosing T: images", done, len(images))
 
         return choose_steps(graph, images, labels, NativeBackend(), progress=advance)
+
+
+def measured_window(convert: Callable[[int], SpikingGraph], known: Mapping[str, Any], data: str | None) -> StepsChoice:
+    """The T of an AEC conversion: the saturation time over graphs for every T, with a progress bar."""
+    from sparsespike.backends.native import NativeBackend
+    from sparsespike.export.choose_steps import LONGEST_WINDOW, choose_window
+
+    images, labels = held_out(known.get("training") or {}, data)
+    with counted_progress() as progress:
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            progress("choosing T", done, LONGEST_WINDOW)
+
+        return choose_window(convert, images, labels, NativeBackend(counting="computed"), progress=advance)
 
 
 def held_out(training: Mapping[str, Any], data: str | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

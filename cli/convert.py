@@ -11,7 +11,7 @@ import numpy as np
 import typer
 from rich.markup import escape
 
-from sparsespike.cli.choice import Wanted, choose, whole_or_auto
+from sparsespike.cli.choice import Wanted, choose, measured_window, whole_or_auto
 from sparsespike.cli.console import err, out, print_json, print_prose, print_table
 from sparsespike.cli.options import Data, Json, counted_progress
 from sparsespike.common.errors import ConfigError
@@ -86,6 +86,7 @@ def convert(
     """
     require("torch", extra="train")
     from sparsespike.ann.checkpoint import load_model
+    from sparsespike.export.quantise import MAX_BITS
     from sparsespike.export.source import verdicts
 
     network, known = load_model(model)
@@ -115,9 +116,15 @@ def convert(
     images = None if trained else calibration_images(known, data, calibration or 512, percentile or PERCENTILES[method])
     given = {"steps": last_slot, "payload_bits": payload_bits, "v_init": v_init, "spiking_readout": spiking_readout or None}
     settings = {name: value for name, value in given.items() if value is not None}
-    (graph, report, _), choices = choose(
-        wanted, lambda width: convert_model(network, known, method, width, images, **settings), known, data
-    )
+
+    def converted(width: int, **further: int) -> Conversion:
+        return convert_model(network, known, method, width, images, **{**settings, **further})
+
+    chosen = None
+    if method == "aec" and not trained and last_slot is None:
+        chosen = measured_window(lambda t: converted(wanted.bits or MAX_BITS, steps=t).graph, known, data)
+        settings["steps"] = chosen.steps
+    (graph, report, _), choices = choose(wanted, converted, known, data, chosen)
     target = graph_file or (model if model.is_dir() else model.parent) / "graph.safetensors"
     save_graph(graph, target)
     if as_json:
@@ -172,7 +179,7 @@ def has_trained_thresholds(network: nn.Module, method: str) -> bool:
 
 
 def aec_steps(steps: str | None, trained: bool) -> int | None:
-    """The T of an AEC conversion; None where training has fixed it.
+    """The T of an AEC conversion; None where training has fixed it, or where it is to be chosen.
 
     Raises
     ------
@@ -183,10 +190,7 @@ def aec_steps(steps: str | None, trained: bool) -> int | None:
         if steps is not None:
             raise ConfigError("--steps: this network was trained with AEC activations of one T; leave it out")
         return None
-    number = AEC_STEPS if steps is None else whole_or_auto("--steps", steps)
-    if number is None:
-        raise ConfigError("--steps auto: an AEC graph is made for one T; give a number")
-    return number
+    return AEC_STEPS if steps is None else whole_or_auto("--steps", steps)
 
 
 def convert_run(model: Path, bits: int) -> tuple[SpikingGraph, ConversionReport]:

@@ -18,6 +18,9 @@ from sparsespike.export.graph import SpikingGraph
 LONGEST = 64
 """Time steps over which accuracy is measured to find its saturation."""
 
+LONGEST_WINDOW = 32
+"""Likewise for AEC, where every T takes a conversion of its own."""
+
 Progress = Callable[[int], None]
 
 
@@ -106,7 +109,49 @@ def choose_steps(
         return StepsChoice(
             steps, None, correct, len(labels), "a graph of kind aec runs for as many steps as its tables have slots"
         )
-    ends = saturated_steps(correct)
+    return _saturation_time(correct, len(labels))
+
+
+def choose_window(
+    convert: Callable[[int], SpikingGraph],
+    pixels: NDArray[Any],
+    labels: NDArray[Any],
+    backend: Backend,
+    *,
+    longest: int = LONGEST_WINDOW,
+    progress: Progress | None = None,
+) -> StepsChoice:
+    """The saturation time of the accuracy of AEC graphs, each of which is made for one T.
+
+    Parameters
+    ----------
+    convert : callable
+        The graph for a T.
+    pixels, labels, backend
+        As in :func:`choose_steps`.
+    longest : int
+        Largest T that is tried; all from 1 on are.
+    progress : callable, optional
+        Called with 1 after each T.
+
+    Raises
+    ------
+    ConfigError
+        If ``longest`` leaves no room for a window.
+    """
+    if longest <= WINDOW:
+        raise ConfigError(f"choice of T: found {longest} steps to measure, expected more than {WINDOW}, the rule's window")
+    correct = []
+    for steps in range(1, longest + 1):
+        correct.append(correct_by_step(convert(steps), pixels, labels, steps + 1, backend, None)[-1])
+        if progress is not None:
+            progress(1)
+    return _saturation_time(tuple(correct), len(labels))
+
+
+def _saturation_time(correct: tuple[int, ...], images: int) -> StepsChoice:
+    """The paper's rule on a curve of counts."""
+    ends, steps = saturated_steps(correct), len(correct)
     first = Saturation(ends[0] - WINDOW, ends[0]) if ends else None
     lasting = [t for t in ends if max(correct[t - 1 :]) <= (1 + TOLERANCE) * correct[t - 1]]
     percent = f"{float(100 * TOLERANCE):g} %"
@@ -114,10 +159,10 @@ def choose_steps(
     if not lasting:
         chosen = correct.index(max(correct)) + 1
         rule = f"the best T, since there is no saturation up to T = {steps} ({rule}, without a later rise of more than {percent})"
-        return StepsChoice(chosen, first, correct, len(labels), rule)
+        return StepsChoice(chosen, first, correct, images, rule)
     if lasting[0] != ends[0]:
         rule += f", and without a later rise of more than {percent} (the rule alone gives T = {ends[0]})"
-    return StepsChoice(lasting[0], first, correct, len(labels), rule)
+    return StepsChoice(lasting[0], first, correct, images, rule)
 
 
 def correct_by_step(

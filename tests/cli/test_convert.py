@@ -11,6 +11,7 @@ import pytest
 
 from sparsespike.ann.config import TrainConfig
 from sparsespike.ann.train import train
+from sparsespike.energy.saturation import saturation
 from sparsespike.export.graphfile import load_graph
 
 Run = Callable[..., Any]
@@ -69,12 +70,25 @@ def test_aec(sparsespike: Run, folder: Path) -> None:
     assert "T = 13" in equal.out
 
 
+def test_the_t_of_aec_is_chosen_where_accuracy_saturates(sparsespike: Run, folder: Path) -> None:
+    target = folder / "auto.safetensors"
+    converted = sparsespike("convert", folder, "--method", "aec", "--steps", "auto", "--out", target, "--json")
+    assert converted.code == 0, converted.err
+    choice = json.loads(converted.out)["choices"]["steps"]
+    graph = load_graph(target)
+    assert graph.provenance["choices"]["steps"] == choice
+    assert graph.slots == choice["steps"] + 1
+    curve = [round(accuracy * choice["images"]) for accuracy in choice["accuracy_by_step"]]
+    assert len(curve) == 32
+    assert choice["saturation"] is not None
+    assert choice["saturation"]["end"] == saturation(curve).end <= choice["steps"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--method", "aec2"), "--method 'aec2': expected one of qcfs, snm, percentile, aec"),
         (("--method", "qcfs", "--percentile", "99"), "--percentile, --calibration and --data are for methods that calibrate"),
-        (("--method", "aec", "--steps", "auto"), "--steps auto: an AEC graph is made for one T; give a number"),
         (("--method", "aec", "--steps", "0"), "AEC has T = 0, expected at least 1"),
         (("--method", "aec", "--steps", "5", "--payload-bits", "3"), "expected at most 2: later primary thresholds"),
         (("--method", "aec", "--v-init", "0.5"), "--v-init is for snm and percentile: aec has its own"),
