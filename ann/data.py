@@ -1,8 +1,8 @@
 """Data sets by name, as integer images with train, validation and test splits.
 
-``digits`` comes with scikit-learn; ``mnist``, ``fashion-mnist``, ``cifar10`` and ``cifar100`` through torchvision,
-downloaded only when asked for; ``imagefolder:PATH`` is any folder in torchvision's ImageFolder layout
-(``train/<class>/*``, ``test/<class>/*``).
+``digits`` comes with scikit-learn; ``mnist``, ``fashion-mnist``, ``emnist`` (its split "balanced", 47 classes), ``cifar10`` and
+``cifar100`` through torchvision, downloaded only when asked for; ``imagefolder:PATH`` is any folder in torchvision's
+ImageFolder layout (``train/<class>/*``, ``test/<class>/*``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ Labels = npt.NDArray[np.int64]
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(what, done, total)``."""
 
-TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+TORCHVISION = {
+    "mnist": "MNIST",
+    "fashion-mnist": "FashionMNIST",
+    "emnist": "EMNIST",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+}
+TORCHVISION_OPTIONS = {"emnist": {"split": "balanced"}}
 NAMES = ("digits", *TORCHVISION, "imagefolder:PATH")
 DIGITS_TEST_FRACTION = 0.2
 
@@ -151,10 +158,11 @@ def _digits() -> RawData:
 def _torchvision(name: str, download: bool) -> RawData:
     datasets = require("torchvision.datasets", extra="train")
     root = cache_folder() / "torchvision"
+    options = {"root": str(root), "download": download, **TORCHVISION_OPTIONS.get(name, {})}
     parts = []
     for train in (True, False):
         try:
-            data = getattr(datasets, TORCHVISION[name])(root=str(root), train=train, download=download)
+            data = getattr(datasets, TORCHVISION[name])(train=train, **options)
         except RuntimeError as error:
             if download:
                 raise DataError(f"data set {name!r} could not be downloaded to {root}: {error}") from error
@@ -162,6 +170,8 @@ def _torchvision(name: str, download: bool) -> RawData:
         except OSError as error:
             raise DataError(f"data set {name!r} could not be fetched to or read from {root}: {error}") from error
         images = np.asarray(data.data)
+        if name == "emnist":
+            images = images.transpose(0, 2, 1)  # its files hold an image column by column
         images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
         parts.append(Split(np.ascontiguousarray(images, np.uint8), np.asarray(data.targets, np.int64)))
         classes = tuple(str(label) for label in data.classes)

@@ -37,7 +37,7 @@ def _group() -> None:
 def benchmark_train(
     folder: Annotated[Path, typer.Option("--out", help="Where the runs and the tables are written.")] = Path("runs/benchmark"),
     data: Annotated[
-        str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, cifar100 or imagefolder:PATH.")
+        str, typer.Option(help="digits, mnist, fashion-mnist, emnist, cifar10, cifar100 or imagefolder:PATH.")
     ] = DEFAULT.data,
     methods: Annotated[str, typer.Option(help="Methods, comma-separated.")] = ",".join(METHODS),
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0,1,2",

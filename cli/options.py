@@ -23,7 +23,8 @@ DEFAULT_STEPS = 32
 Data = Annotated[
     str | None,
     typer.Option(
-        help="digits, mnist, fashion-mnist, cifar10, cifar100 or imagefolder:PATH. Default: what the graph was trained on."
+        help="digits, mnist, fashion-mnist, emnist, cifar10, cifar100 or imagefolder:PATH. "
+        "Default: what the graph was trained on."
     ),
 ]
 Images = Annotated[int | None, typer.Option(help="How many test images, evenly spread over them. Default: all.", min=1)]

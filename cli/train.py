@@ -25,7 +25,10 @@ DEFAULT = TrainConfig()
 def train(
     out_folder: Annotated[Path, typer.Option("--out", help="Run folder; made if absent.")],
     data: Annotated[
-        str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, cifar100 or imagefolder:PATH (train/ and test/ inside).")
+        str,
+        typer.Option(
+            help="digits, mnist, fashion-mnist, emnist, cifar10, cifar100 or imagefolder:PATH (train/ and test/ inside)."
+        ),
     ] = DEFAULT.data,
     model: Annotated[str, typer.Option(help="Network: " + ", ".join(MODELS) + ".")] = DEFAULT.model,
     hidden: Annotated[str, typer.Option(help="Widths of an MLP's hidden layers, comma-separated.")] = ",".join(

@@ -143,10 +143,46 @@ def test_problems_of_an_image_folder_have_one_clear_message(tmp_path: Path) -> N
 def test_unknown_and_absent_data_sets_have_one_clear_message(cache: Path) -> None:
     with pytest.raises(DataError, match="data set 'imagenet' is unknown; expected one of digits, mnist"):
         data.load("imagenet")
-    with pytest.raises(DataError, match=r"data set 'cifar10' is not under .*; pass --download"):
-        data.load("cifar10")
+    for name in ("mnist", "fashion-mnist", "emnist", "cifar10", "cifar100"):
+        with pytest.raises(DataError, match=rf"data set '{name}' is not under .*; pass --download"):
+            data.load(name)
+    assert not cache.exists()  # nothing is fetched unasked
     with pytest.raises(ConfigError, match="validation fraction is 1"):
         data.load("digits", validation=1)
+
+
+def write_idx(file: Path, array: np.ndarray) -> None:
+    """The format of MNIST's files: two zero bytes, type uint8, number of dimensions, big-endian sizes, bytes."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes())
+
+
+@pytest.mark.parametrize(
+    ("name", "prefixes", "classes"),
+    [
+        ("mnist", ("MNIST/raw/train", "MNIST/raw/t10k"), 10),
+        ("fashion-mnist", ("FashionMNIST/raw/train", "FashionMNIST/raw/t10k"), 10),
+        ("emnist", ("EMNIST/raw/emnist-balanced-train", "EMNIST/raw/emnist-balanced-test"), 47),
+    ],
+)
+def test_files_in_mnist_format_are_read(cache: Path, name: str, prefixes: tuple[str, str], classes: int) -> None:
+    generator = np.random.default_rng(0)
+    written = []
+    for prefix, count in zip(prefixes, (4, 2), strict=True):
+        images = generator.integers(0, 256, (count * classes, 28, 28), np.uint8)
+        labels = np.repeat(np.arange(classes), count).astype(np.uint8)
+        write_idx(cache / f"torchvision/{prefix}-images-idx3-ubyte", images)
+        write_idx(cache / f"torchvision/{prefix}-labels-idx1-ubyte", labels)
+        written.append((images.transpose(0, 2, 1) if name == "emnist" else images, labels))
+    splits = data.load(name, validation=0.0)
+    assert splits.shape == (1, 28, 28)
+    assert splits.encoding.value_range == (0, 255)
+    assert len(splits.classes) == classes
+    for part, (images, labels) in zip((splits.train, splits.test), written, strict=True):
+        assert np.array_equal(part.images[:, 0], images)
+        assert np.array_equal(part.labels, labels)
+    if name == "emnist":
+        assert "".join(splits.classes) == "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"
 
 
 @pytest.mark.parametrize("name", ["none", "crop", "crop-flip"])
