@@ -187,6 +187,19 @@ def reset_zero() -> Case:
     )
 
 
+def positive_alone() -> Case:
+    """Kind ``if`` alone, for a backend without signed spikes: reset to zero, negative inputs, a busy image among silent ones."""
+    return _chain(
+        _input(2, -5, 99),
+        _neurons("zero", [4, 10], v_init=[2, 5], reset="zero"),
+        _neurons("subtract", [4, 6], v_init=[2, 3]),
+        _readout(2),
+        weights=[[[3, 7], [2, -3]], [[5, 9], [-3, -2]], [[1, -2], [3, 4]]],
+        inputs=[[1, 0], [0, 0], [99, 70], [0, 0], [-5, 8], [1, -2]],
+        steps=9,
+    )
+
+
 def signed_memory() -> Case:
     """Spikes given too early are taken back one by one, until the net count is zero and not beyond."""
     early = _neurons("early", [2, 100], v_init=[1, 50], bias=[1, 0])
@@ -309,6 +322,7 @@ CASES: Mapping[str, Callable[[], Case]] = {
         uneven_branches,
         bias_modes,
         reset_zero,
+        positive_alone,
         signed_memory,
         negative_inputs,
         input_once,
