@@ -1,4 +1,4 @@
-"""``sparsespike export``: a graph as a program of another simulator, for those who do not have this package."""
+"""``sparsespike export``: a graph for another simulator, for those who do not have this package."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from sparsespike.cli.console import out
 from sparsespike.common.errors import ConfigError
 from sparsespike.export.graph import SpikingGraph
 from sparsespike.export.graphfile import load_graph
+from sparsespike.export.nir.writing import write_nir_folder
 
 TARGETS: Mapping[str, Callable[[SpikingGraph, Path], list[Path]]] = {
     "brian2": write_script,
     "lava": write_program,
     "lava-fixed": partial(write_program, model="fixed_pt"),
     "lava-stock": write_stock_program,
+    "nir": write_nir_folder,
 }
-"""What writes a graph into a folder, by the name of the simulator; each gives the files that it wrote."""
+"""What writes a graph into a folder, by the name of the simulator or format; each gives the files that it wrote."""
 
 
 def export(
@@ -33,7 +35,8 @@ def export(
 ) -> None:
     """Write a graph as a program that runs without sparsespike and gives the same spikes, events and readout.
 
-    The program says in its first lines what it needs and how it is run.
+    The program says in its first lines what it needs and how it is run. nir writes no program but a network.nir, for the
+    frameworks that read NIR; it takes graphs that reset to zero and start at zero.
 
     Example: sparsespike export runs/sparse/graph.safetensors --to brian2 --out exported
     """

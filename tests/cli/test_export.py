@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nir
+
 from sparsespike.cli.doctor import small_network
+from sparsespike.export.graph import SpikingGraph
 from sparsespike.export.graphfile import save_graph
 
 Run = Callable[..., Any]
@@ -21,6 +25,20 @@ def test_export_writes_a_program_and_says_where(sparsespike: Run, tmp_path: Path
     program = (tmp_path / "exported" / "run.py").read_text()
     assert graph.digest() in program
     assert "sparsespike" not in program
+
+
+def test_export_to_nir_writes_a_network_or_says_what_would_be_lost(sparsespike: Run, tmp_path: Path) -> None:
+    graph, _ = small_network()
+    save_graph(graph, tmp_path / "soft.safetensors")
+    refused = sparsespike("export", tmp_path / "soft.safetensors", "--to", "nir", "--out", tmp_path / "exported")
+    assert refused.code != 0
+    assert "population 'hidden1': found the reset by subtraction" in " ".join(refused.err.split())
+    kept = [replace(p, reset="zero", v_init=None) if p.kind == "if" else p for p in graph.populations]
+    save_graph(SpikingGraph(kept, graph.projections), tmp_path / "hard.safetensors")
+    ended = sparsespike("export", tmp_path / "hard.safetensors", "--to", "nir", "--out", tmp_path / "exported")
+    assert ended.code == 0, ended.err
+    assert ended.out.split() == [str(tmp_path / "exported" / "network.nir")]
+    assert set(nir.read(str(tmp_path / "exported" / "network.nir")).nodes) >= {"input", "hidden1", "hidden2", "output"}
 
 
 def test_unknown_target_is_one_clear_error(sparsespike: Run, tmp_path: Path) -> None:
