@@ -42,10 +42,10 @@ def read_nir(network: str | Path | nir.NIRGraph, value_range: tuple[int, int], *
     """Read a network of ``IF`` neurons between linear layers.
 
     Nodes: ``Input``, ``Output``, ``IF``, ``Linear``, ``Affine``, ``Conv2d``, ``Scale``, ``AvgPool2d``, ``SumPool2d``,
-    ``Flatten``, and ``I`` in front of the output. Several edges into a node add up. The readout is the sum over the steps so far
-    of what arrives at the output: of a linear layer's values, or of spikes; an ``I`` node in front of it is that sum.
-    Populations are named as their nodes; input and readout are ``input`` and ``readout``. Linear layers without neurons between
-    them are multiplied, in double precision.
+    ``Flatten`` (of all axes), and ``I`` in front of the output. Several edges into a node add up. The readout is the sum over
+    the steps so far of what arrives at the output: of a linear layer's values, or of spikes; an ``I`` node in front of it is
+    that sum. Populations are named as their nodes; input and readout are ``input`` and ``readout``. Linear layers without
+    neurons between them are multiplied, in double precision.
 
     Each population is scaled by a power of two that makes its weights and biases integers of ``bits``; where none does, every
     neuron takes its largest scale and is rounded, and the error is given. ``v > v_threshold`` becomes ``v >= threshold`` with the

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from sparsespike.backends.brian2 import Brian2Backend
 from sparsespike.backends.native import NativeBackend
+from sparsespike.backends.testing import assert_equal
 from sparsespike.common.errors import ConfigError, GraphError, ModelError
 from sparsespike.export.connections import Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
@@ -219,6 +221,35 @@ def test_a_network_of_every_node_runs_as_its_equations_say() -> None:
     assert [found.graph.population(name).shape for name in ("one", "two", "three")] == [(3, 8, 8), (4, 4, 4), (6,)]
     kinds = {type(p.connection) for p in found.graph.projections if p.post == "two"}
     assert kinds == {Conv2dConnection}  # the pool was composed into the convolution, not expanded
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 3), st.integers(1, 8))
+def test_random_networks_run_as_their_equations_say(seed: int, exponent: int, size: int) -> None:
+    """Weights, biases and resets in units of 2^-exponent; thresholds anywhere, ties included."""
+    rng = np.random.default_rng(seed)
+    unit = 2.0**-exponent
+
+    def units(low: int, high: int, *shape: int) -> Array:
+        return rng.integers(low, high, shape) * unit
+
+    reset = units(-4, 5, size)
+    threshold = reset + np.where(rng.random(size) < 0.5, units(1, 9, size), rng.uniform(0.01, 5, size))
+    network = nir.NIRGraph.from_list(
+        nir.Affine(units(-4, 7, size, 3), units(-3, 4, size)),
+        nir.IF(r=rng.choice([0.5, 1.0, 2.0], size), v_threshold=threshold, v_reset=reset),
+        nir.Linear(units(-4, 7, 2, size)),
+    )
+    found = read_nir(network, (-5, 5))
+    assert found.exact
+    assert_runs_as(network, found.graph, rng.integers(-5, 6, (3, 3)))
+
+
+def test_a_network_of_another_framework_runs_on_brian2() -> None:
+    network = pooled()
+    graph = read_nir(network, (0, 20)).graph
+    images = np.random.default_rng(6).integers(0, 21, (2, 128))
+    assert_equal(Brian2Backend("numpy").run(graph, images, STEPS), NativeBackend().run(graph, images, STEPS))
 
 
 @pytest.mark.parametrize(("v_threshold", "first"), [(1.0, 2), (0.99, 1), (1.5, 2), (2.0, 3), (2.75, 3)])
