@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Annotated, Any, cast
 
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from sparsespike.ann.config import CONV_MODES, DEVICES, MODELS, PRECISIONS, SCHEDULES, TOPOLOGIES, RunConfig, TrainConfig
@@ -119,7 +120,7 @@ def train(
         print_json(summary)
     else:
         print_table(f"Trained: {out_folder}", ("what", "value"), [(name, v) for name, v in summary.items() if name != "config"])
-        out.print(f"Next: sparsespike convert {out_folder}")
+        out.print(f"Next: sparsespike convert {out_folder}{' --method snm' if activation == 'relu' else ''}")
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
@@ -136,14 +137,24 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
 
 
 class TrainingBars(TrainProgress):
-    """Progress bars of a training run: epochs with the validation accuracy and sparsity, steps with the loss."""
+    """Progress of a training run: bars on a terminal, else one line an epoch, so that the log of a long run tells how far it is.
 
-    def __init__(self, title: str = "training") -> None:
+    Parameters
+    ----------
+    title : str
+        What is trained.
+    console : rich.console.Console
+        Where it is shown.
+    """
+
+    def __init__(self, title: str = "training", console: Console = err) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bars = Progress(*columns, console=err, transient=True, disable=not err.is_interactive)
+        self._bars = Progress(*columns, console=console, transient=True, disable=not console.is_interactive)
+        self._console = console
         self._title = title
         self._tasks: dict[str, TaskID] = {}
         self._steps = 0
+        self._epochs = 0
 
     def __enter__(self) -> TrainingBars:
         self._bars.start()
@@ -162,6 +173,7 @@ class TrainingBars(TrainProgress):
 
     def on_start(self, config: RunConfig, steps: int, epoch: int) -> None:
         self._steps = steps
+        self._epochs = config.epochs
         self._show(self._title, completed=epoch, total=config.epochs)
 
     def on_step(self, step: int, loss: float) -> None:
@@ -169,5 +181,8 @@ class TrainingBars(TrainProgress):
 
     def on_epoch(self, record: EpochRecord) -> None:
         accuracy = record.train_accuracy if record.validation_accuracy is None else record.validation_accuracy
-        text = f"{self._title}: accuracy {accuracy:.2%}, sparsity {record.sparsity:.1%}, active neurons {record.anp:.0%}"
-        self._show(self._title, completed=record.epoch, description=text)
+        state = f"accuracy {accuracy:.2%}, sparsity {record.sparsity:.1%}, active neurons {record.anp:.0%}"
+        self._show(self._title, completed=record.epoch, description=f"{self._title}: {state}")
+        if not self._console.is_interactive:
+            line = f"{self._title}: epoch {record.epoch} of {self._epochs}: {state}"
+            self._console.print(line, highlight=False, markup=False)
