@@ -29,6 +29,7 @@ EXTRAS = {
     "brian2": "brian2",
     "lava.magma": "lava",
     "matplotlib": "report",
+    "nir": "nir",
 }
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "lava.magma": "lava-nc"}
 STEPS = 8
