@@ -20,7 +20,7 @@ from sparsespike.energy.ledger import Ledger
 from sparsespike.export.calibrate import Calibration
 from sparsespike.export.snm import convert_snm
 
-STEPS = 64
+STEPS = 32
 IMAGES = 10  # run on both simulators
 
 torch.manual_seed(0)
