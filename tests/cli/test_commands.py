@@ -88,7 +88,7 @@ def test_compare_reports_the_first_divergence(sparsespike: Run, folder: Path, mo
             rest = [p for p in graph.projections if p.key != first.key]
             return NativeBackend().run(SpikingGraph(graph.populations, [lossy, *rest]), *arguments, **settings)
 
-    monkeypatch.setattr(options, "get_backend", lambda name: Lossy() if name == "brian2" else real(name))
+    monkeypatch.setattr(options, "get_backend", lambda name, **limit: Lossy() if name == "brian2" else real(name, **limit))
     compared = sparsespike("compare", folder / "graph.safetensors", "--images", 5, "--steps", 8, "--json")
     assert compared.code == 1
     (row,) = json.loads(compared.out)["comparisons"]
