@@ -43,7 +43,7 @@ def spec_from_dict(fields: dict[str, Any]) -> Spec:
     return ConvNetSpec.from_dict(fields) if "model" in fields else MLPSpec.from_dict(fields)
 
 
-CSR_DENSITY = 0.5
+CSR_DENSITY = 0.8
 """On a CPU, sparse layers of at most this density train in CSR, denser ones as masked matrices (benchmarks/training.py)."""
 
 

@@ -275,7 +275,7 @@ def main() -> None:
         probe(Case(**json.loads(options.probe)))
         return
     widths = [128, 256] if options.quick else [1024, 3072]
-    densities = [0.01, 0.05, 0.1] if options.quick else [0.01, 0.02, 0.05, 0.1, 0.2, 0.4]
+    densities = [0.01, 0.05, 0.1] if options.quick else [0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8]
     rounds = 2 if options.quick else 5
     waiting = os.environ.get("OMP_WAIT_POLICY", "default")
     conditions = {**machine(), "threads": options.threads, "OMP_WAIT_POLICY": waiting, "load at the start": os.getloadavg()[0]}
