@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Protocol, get_args
 
 from sparsespike.ann.augment import AUGMENTATIONS
+from sparsespike.ann.device import takes_masks
 from sparsespike.ann.topology import EvolutionConfig, SparsitySchedule, for_convolutions, recipe
 from sparsespike.ann.topology.conv import ConvMode
 from sparsespike.ann.topology.rules import is_path_rule
@@ -174,7 +175,7 @@ class TrainConfig:
             "seed": (self.seed >= 0, "at least 0"),
             "threads": (self.threads >= 1, "at least 1"),
             "device": (self.device in DEVICES, " or ".join(DEVICES)),
-            "amp": (self.amp in self._precisions, f"{' or '.join(self._precisions)} for {self.model} on {self.device}"),
+            "amp": (self.amp in self._precisions, f"{' or '.join(self._precisions)} for this {self.model} on {self.device}"),
         }
         for name, (holds, expected) in rules.items():
             if not holds:
@@ -211,7 +212,8 @@ class TrainConfig:
         """The values of ``amp`` that the network and the device take: the truly sparse kernels of an MLP are float32."""
         if self.device == "cuda":
             return PRECISIONS
-        return ("none",) if self.model == "mlp" else ("none", "bfloat16")
+        truly_sparse = self.model == "mlp" and not takes_masks(self.device, self.sparsity)
+        return ("none",) if truly_sparse else ("none", "bfloat16")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

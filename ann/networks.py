@@ -43,18 +43,6 @@ def spec_from_dict(fields: dict[str, Any]) -> Spec:
     return ConvNetSpec.from_dict(fields) if "model" in fields else MLPSpec.from_dict(fields)
 
 
-CSR_DENSITY = 0.8
-"""On a CPU, sparse layers of at most this density train in CSR, denser ones as masked matrices (benchmarks/training.py)."""
-
-
-def takes_masks(device: str, sparsity: float) -> bool:
-    """Whether sparse linear layers are trained as masked matrices: on a GPU, and where they are too dense for CSR to be faster.
-
-    Links, weights and saved state do not depend on it.
-    """
-    return device == "cuda" or 1 - sparsity > CSR_DENSITY
-
-
 def build(spec: Spec, *, masked: bool = False) -> Network:
     """Build the network; a sparse one starts without links.
 
@@ -62,6 +50,7 @@ def build(spec: Spec, *, masked: bool = False) -> Network:
     ----------
     spec : MLPSpec or ConvNetSpec
     masked : bool
-        Whether sparse linear layers take the masked dense form (convolutions always do); see :func:`takes_masks`.
+        Whether sparse linear layers take the masked dense form (convolutions always do); see
+        :func:`sparsespike.ann.device.takes_masks`.
     """
     return MLP(spec, masked=masked) if isinstance(spec, MLPSpec) else ConvNet(spec)

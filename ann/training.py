@@ -9,10 +9,11 @@ from torch import Tensor
 
 from sparsespike.ann.config import TrainConfig
 from sparsespike.ann.data import DataSplits
+from sparsespike.ann.device import takes_masks
 from sparsespike.ann.evolution import evolve_model, initial_topologies, link_gradients
 from sparsespike.ann.loop import Run, Stream
 from sparsespike.ann.models import MLPSpec
-from sparsespike.ann.networks import build, spec_of, takes_masks
+from sparsespike.ann.networks import build, spec_of
 from sparsespike.ann.progress import EpochRecord
 from sparsespike.ann.run_folder import Checkpoint, RunFolder
 from sparsespike.ann.topology.science import ExploredLinks, explored_share

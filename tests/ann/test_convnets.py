@@ -191,6 +191,7 @@ def test_a_small_vgg_learns_digits_sparse_and_dense(tmp_path: Path) -> None:
         {"dropout": 0.3, "augment": "crop"},
         {"method": "rigl", "dropout": 0.3, "model": "resnet20", "width": 0.1},
         {"amp": "bfloat16"},
+        {"amp": "bfloat16", "model": "mlp", "hidden": (64, 48), "sparsity": 0.0, "method": "static"},
         {"model": "mlp", "hidden": (64, 48), "dropout": 0.2, "method": "rigl", "schedule": "cosine"},
     ],
 )
@@ -214,6 +215,16 @@ def test_a_resumed_run_is_bit_identical(tmp_path: Path, changes: dict[str, objec
     train(config, tmp_path / "parts", resume=True)
     for name in ("checkpoint.safetensors", "model.safetensors"):
         assert same_tensors(tmp_path / "whole" / name, tmp_path / "parts" / name), name
+
+
+@pytest.mark.parametrize("model", ["mlp", "vgg-small"])
+def test_mixed_precision_rounds_products_and_keeps_weights(tmp_path: Path, model: str) -> None:
+    """The products of a forward pass are bfloat16 ones, so their loss differs; what is kept is float32."""
+    config = replace(TINY, model=model, hidden=(64, 48), sparsity=0.0, method="static", epochs=1)
+    plain, mixed = (train(replace(config, amp=amp), tmp_path / amp) for amp in ("none", "bfloat16"))
+    assert plain.history[0].loss != mixed.history[0].loss
+    assert abs(plain.history[0].loss - mixed.history[0].loss) < 0.05 * plain.history[0].loss
+    assert {value.dtype for value in mixed.model.state_dict().values() if value.is_floating_point()} == {torch.float32}
 
 
 def test_dropout_changes_training_and_nothing_else(tmp_path: Path) -> None:
@@ -307,8 +318,8 @@ def test_the_loss_scale_is_part_of_the_state() -> None:
         ({"dropout": 1.0}, "dropout is 1.0; expected at least 0 and below 1"),
         ({"schedule": "step"}, "schedule is 'step'; expected linear or cosine"),
         ({"device": "tpu"}, "device is 'tpu'; expected cpu or cuda"),
-        ({"model": "vgg16", "amp": "float16"}, "amp is 'float16'; expected none or bfloat16 for vgg16 on cpu"),
-        ({"amp": "bfloat16"}, "amp is 'bfloat16'; expected none for mlp on cpu"),
+        ({"model": "vgg16", "amp": "float16"}, "amp is 'float16'; expected none or bfloat16 for this vgg16 on cpu"),
+        ({"amp": "bfloat16"}, "amp is 'bfloat16'; expected none for this mlp on cpu"),
         ({"model": "vgg16", "evolution": {"percolation": True}}, "vgg16 has percolation, expected none"),
         ({"model": "vgg16", "evolution": {"rule": "CH3-L3p"}}, "vgg16 has the rule CH3-L3p in mode 'kernel'; choose CH2-L3n"),
         ({"method": "chtss", "evolution": {"schedule": {"start": 0.2}}}, "sparsity schedule .* is malformed"),
