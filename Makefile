@@ -1,44 +1,53 @@
 # Every target does its own set-up; a second call does not install again.
-PY := .venv/bin/python
+# VERSION is the Python of the environment: 3.10 holds everything, with Lava; on another, Lava runs in the environment of 3.10.
+VERSION := 3.10
+VENV := .venv$(if $(filter-out 3.10,$(VERSION)),-$(VERSION))
+PY := $(VENV)/bin/python
 SOURCES := common ann export backends energy cli
 
-.PHONY: help demo test test-full bench lint clean
+.PHONY: help demo test test-full test-3.12 suite bench lint clean
 
 help:
 	@echo "make demo       train sparse and dense, convert, run on native, Brian2 and Lava, reconcile the counts (runs/demo/)"
 	@echo "make test       lint, types, import rules and the test suite (under 15 minutes on 2 cores)"
 	@echo "make test-full  the slow checks too"
+	@echo "make test-3.12  the test suite on Python 3.12, with Lava in the environment of 3.10"
 	@echo "make bench      training and backends against the alternatives, results to benchmarks/results/"
-	@echo "make clean      remove the virtual environment and caches"
+	@echo "make clean      remove the virtual environments and caches"
 
-demo: .venv/installed-all
+demo: $(VENV)/installed-all
 	$(PY) -m sparsespike.cli demo --out runs/demo
 
-test: lint
+test: lint suite
+
+suite: $(VENV)/installed-dev
 	$(PY) -m pytest -q -m "not full" --durations=10
+
+test-3.12: .venv/installed-all
+	SPARSESPIKE_LAVA_PYTHON=$(CURDIR)/.venv/bin/python $(MAKE) suite VERSION=3.12
 
 test-full: lint
 	$(PY) -m pytest -q --durations=20
 
-lint: .venv/installed-dev
+lint: $(VENV)/installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	.venv/bin/lint-imports
+	$(VENV)/bin/lint-imports
 
-bench: .venv/installed-dev
+bench: $(VENV)/installed-dev
 	$(PY) benchmarks/training.py
 	$(PY) benchmarks/backends.py
 
 # The stamps are written last, so an interrupted installation is taken up again.
-.venv/installed-all: pyproject.toml setup.py tools/make_venv.sh $(wildcard backends/native/simd*)
-	tools/make_venv.sh
+$(VENV)/installed-all: pyproject.toml setup.py tools/make_venv.sh $(wildcard backends/native/simd*)
+	tools/make_venv.sh $(VERSION) $(VENV)
 	$(PY) -m pip install --disable-pip-version-check -q -e '.[all]'
 	touch $@
 
-.venv/installed-dev: .venv/installed-all
+$(VENV)/installed-dev: $(VENV)/installed-all
 	$(PY) -m pip install --disable-pip-version-check -q -e '.[dev]'
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
