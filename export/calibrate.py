@@ -25,7 +25,7 @@ MIN_IMAGES = 16
 
 
 def real_inputs(network: Network, encoding: Encoding, pixels: NDArray[Any]) -> FloatArray:
-    """Real inputs (B, *input_shape) of integer pixels (B, N) or (B, C, y, x), as the network was trained on.
+    """Real inputs ``(B, *input_shape)`` of integer pixels (B, N) or (B, C, y, x), as the network was trained on.
 
     Raises
     ------

@@ -83,7 +83,7 @@ def choose_bits(
     convert : callable
         The conversion at a number of bits.
     pixels, labels, backend, progress
-        As in :func:`choose_steps`.
+        As in :func:`~sparsespike.export.choose_steps.choose_steps`.
     steps : int
         T.
     margin : float
