@@ -1,8 +1,9 @@
 """Trained models and training state as files: safetensors with a JSON header, read without running code.
 
-A model file has the metadata key ``sparsespike-model``: a JSON object with ``format_version``, ``model`` (an :class:`~sparsespike.ann.models.MLPSpec`
-or :class:`~sparsespike.ann.convnets.ConvNetSpec`), ``encoding`` (an :class:`~sparsespike.ann.encoding.Encoding`), ``classes``,
-and what is known of its training. Tensors carry the names of the module's ``state_dict``, which is the same whether sparse layers were trained truly sparse or masked dense.
+A model file has the metadata key ``sparsespike-model``: a JSON object with ``format_version``, ``model`` (an
+:class:`~sparsespike.ann.models.MLPSpec` or :class:`~sparsespike.ann.convnets.ConvNetSpec`), ``encoding`` (an
+:class:`~sparsespike.ann.encoding.Encoding`), ``classes``, and what is known of its training. Tensors carry the names of the
+module's ``state_dict``, which is the same whether sparse layers were trained truly sparse or masked dense.
 """
 
 from __future__ import annotations
