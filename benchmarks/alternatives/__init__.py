@@ -1,0 +1,1 @@
+"""The alternatives that ``benchmarks/backends.py`` measures in turns, one family a module."""
