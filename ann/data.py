@@ -2,12 +2,14 @@
 
 ``digits`` comes with scikit-learn; ``mnist``, ``fashion-mnist``, ``emnist`` (its split "balanced", 47 classes), ``cifar10`` and
 ``cifar100`` through torchvision, downloaded only when asked for; ``imagefolder:PATH`` is any folder in torchvision's
-ImageFolder layout (``train/<class>/*``, ``test/<class>/*``).
+ImageFolder layout (``train/<class>/*``, ``test/<class>/*``). ``NAME@4000,1000`` has 4,000 training and 1,000 test
+images of it, evenly spread over the split; a number may be left out.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,7 @@ TORCHVISION = {
 TORCHVISION_OPTIONS = {"emnist": {"split": "balanced"}}
 NAMES = ("digits", *TORCHVISION, "imagefolder:PATH")
 DIGITS_TEST_FRACTION = 0.2
+SUBSET = re.compile(r"(?P<whole>.+)@(?P<train>[0-9]*),(?P<test>[0-9]*)")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,18 @@ class Split:
     def take(self, index: npt.NDArray[np.intp]) -> Split:
         """The images at ``index``, in that order."""
         return Split(self.images[index], self.labels[index])
+
+    def spread(self, count: int) -> Split:
+        """That many images, evenly spread: a split may be sorted by class.
+
+        Raises
+        ------
+        DataError
+            If there are not that many, or ``count`` is 0.
+        """
+        if not 1 <= count <= len(self):
+            raise DataError(f"subset of a data set: found {count} images, expected 1 to {len(self)}, the images of the split")
+        return self.take(np.arange(count) * len(self) // count)
 
 
 @dataclass(frozen=True)
@@ -98,7 +113,7 @@ def load(
     Parameters
     ----------
     name : str
-        One of :data:`NAMES`.
+        One of :data:`NAMES`, or a subset ``NAME@TRAIN,TEST``.
     validation : float
         Fraction of the training images held out, stratified by class; 0 keeps all for training.
     seed : int
@@ -115,17 +130,24 @@ def load(
     """
     if not 0 <= validation < 1:
         raise ConfigError(f"validation fraction is {validation}; expected at least 0 and below 1")
-    kind, _, path = name.partition(":")
-    if kind == "imagefolder" and path:
-        raw = _image_folder(Path(path), progress)
-    elif name == "digits":
-        raw = _digits()
-    elif name in TORCHVISION:
-        raw = _torchvision(name, download)
-    else:
-        raise DataError(f"data set {name!r} is unknown; expected one of {', '.join(NAMES)}")
+    subset = SUBSET.fullmatch(name)
+    raw = _raw(subset["whole"] if subset else name, download, progress)
+    if subset:
+        parts = {part: getattr(raw, part).spread(int(subset[part])) for part in ("train", "test") if subset[part]}
+        raw = raw._replace(**parts)
     train, held_out = stratified_split(raw.train, validation, seed)
     return DataSplits(name, raw.classes, train, held_out, raw.test, Encoding.fit(raw.train.images, raw.value_range))
+
+
+def _raw(name: str, download: bool, progress: Progress | None) -> RawData:
+    kind, _, path = name.partition(":")
+    if kind == "imagefolder" and path:
+        return _image_folder(Path(path), progress)
+    if name == "digits":
+        return _digits()
+    if name in TORCHVISION:
+        return _torchvision(name, download)
+    raise DataError(f"data set {name!r} is unknown; expected one of {', '.join(NAMES)}")
 
 
 def stratified_split(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
