@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from importlib.metadata import version
 from itertools import accumulate
-from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +28,7 @@ from sparsespike.energy.exact import Number, exact
 from sparsespike.energy.model import Activity, Energy, EnergyModel, charge
 from sparsespike.energy.rates import Over
 from sparsespike.energy.saturation import Saturation, saturation
+from sparsespike.energy.settings import Setting, check_settings, sparsity_of
 from sparsespike.energy.stepcounts import (
     PopulationCounts,
     ProjectionCounts,
@@ -43,11 +43,6 @@ MARK = "sparsespike_record"
 """Key of a record file that holds the version of its format."""
 
 FORMAT_VERSION = 1
-
-NAMED = ("dataset", "model", "method")
-"""Texts in the settings of every record; with ``sparsity`` they are its row in the paper's tables."""
-
-Setting = str | int | float | bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +92,7 @@ class Record:
     graph_digest: str
 
     def __post_init__(self) -> None:
-        _check_settings(self.what)
+        check_settings(self.what)
         if self.images < 1 or self.steps < 1:
             raise ConfigError(f"record: found {self.images} images and {self.steps} steps, expected 1 or more of both")
         if self.slots not in (None, self.steps):
@@ -171,7 +166,7 @@ class Record:
     @property
     def sparsity(self) -> Fraction:
         """Share of links left out, as named in ``what``."""
-        return _sparsity(self.what)
+        return sparsity_of(self.what)
 
     @property
     def connectivity(self) -> str:
@@ -386,25 +381,6 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"record {path}: cannot be read ({error}); expected a JSON file in UTF-8") from None
-
-
-def _check_settings(what: Mapping[str, Setting]) -> None:
-    for key in NAMED:
-        if not isinstance(what.get(key), str):
-            raise ConfigError(f"record, what.{key}: found {what.get(key)!r}, expected a text")
-    _sparsity(what)
-    for key, value in what.items():
-        if value is not None and not isinstance(value, str | int | float):
-            raise ConfigError(f"record, what.{key}: found {value!r}, expected a text, number, true, false or null")
-        if isinstance(value, float) and not isfinite(value):
-            raise ConfigError(f"record, what.{key}: found {value!r}, expected a finite number")
-
-
-def _sparsity(what: Mapping[str, Setting]) -> Fraction:
-    share = what.get("sparsity")
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-        raise ConfigError(f"record, what.sparsity: found {share!r}, expected 0 (fully connected) to below 1")
-    return exact(share)
 
 
 _ADAPTER = TypeAdapter(Record)
