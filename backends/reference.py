@@ -17,6 +17,7 @@ from sparsespike.backends.base import Counting, InputMode, RunResult, SpikeCount
 from sparsespike.common.errors import MembraneOverflowError
 from sparsespike.export.bounds import bounds
 from sparsespike.export.graph import Key, Population, Projection, SpikingGraph
+from sparsespike.export.population import decayed
 
 Int64Array = NDArray[np.int64]
 
@@ -78,9 +79,12 @@ def reference(
         if population.kind == "input":
             sent[name] = [_gate(population, values, steps)]
             continue
-        drive = _gate(population, np.tile(population.bias, (len(values), 1)), steps)
+        drive = np.zeros((len(values), steps, population.size), np.int64)
         for projection in graph.into(name):
             drive = drive + sum(_propagate(projection, emitted) for emitted in sent[projection.pre])
+        if population.decay_current is not None:
+            drive = _accumulate(drive, population.decay_current)
+        drive = drive + _gate(population, np.tile(population.bias, (len(values), 1)), steps)
         fire = _encode if population.kind == "aec" else _integrate
         integrated[name], membranes[name], spikes = fire(population, drive, (forced or {}).get(name))
         if name in graph.spiking:
@@ -134,6 +138,15 @@ def _propagate(projection: Projection, emitted: Int64Array) -> Int64Array:
     return current
 
 
+def _accumulate(arriving: Int64Array, decay: NDArray[np.int64]) -> Int64Array:
+    """The current u of kind ``lif`` at each step, from what arrives, both of shape (B, steps, N)."""
+    current, u = np.zeros_like(arriving), np.zeros_like(arriving[:, 0])
+    for t in range(arriving.shape[1]):
+        u = decayed(u, decay) + arriving[:, t]
+        current[:, t] = u
+    return current
+
+
 def _integrate(
     population: Population, drive: Int64Array, forced: NDArray[np.int8] | None
 ) -> tuple[Int64Array, Int64Array, Int64Array]:
@@ -143,7 +156,7 @@ def _integrate(
     v = np.tile(population.v_init, (images, 1))
     net_count = np.zeros((images, neurons), np.int64)
     for t in range(steps):
-        v = v + drive[:, t]
+        v = (v if population.decay_voltage is None else decayed(v, population.decay_voltage)) + drive[:, t]
         integrated[:, t] = v
         positive, negative = _decide(population, v, net_count)
         if forced is not None:

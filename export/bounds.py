@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsespike.export.connections import Connection, Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Population, SpikingGraph
+from sparsespike.export.population import DECAY_UNIT
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Bound:
     current: int
     """Largest \\|sum of arriving weights x emitted values\\| of a neuron in one step (bias not included)."""
     membrane: int
-    """Largest \\|membrane\\| of a neuron over all steps, before or after a spike."""
+    """Largest \\|membrane\\| of a neuron over all steps, before or after a spike; of kind ``lif``, its current u is no larger."""
 
 
 def weight_sums(connection: Connection) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -59,6 +61,10 @@ def bounds(graph: SpikingGraph, steps: int) -> dict[str, Bound]:
     A membrane is bounded by its start plus ``steps`` times the largest current, as if it never fired: a reset by subtraction
     moves it toward zero only, so the bound holds with any spikes. In an AEC graph every neuron emits its largest value at most
     once, whatever the steps.
+
+    Where the membrane decays, it is bounded by the geometric series ``1 + k + ... = 4096 / decay``, k = 1 - decay / 4096, too,
+    times the largest current: one that starts below that limit never passes it, and rounding toward zero only takes away. The
+    current u of kind ``lif`` has the same series, with its own decay.
     """
     arrivals = steps if graph.slots is None else 1
     result = {}
@@ -74,7 +80,20 @@ def bounds(graph: SpikingGraph, steps: int) -> dict[str, Bound]:
             low = low + negative * most + positive * least
         bias = population.bias.astype(object)
         every_step = bias if population.bias_mode == "every_step" else 0 * bias
-        start = np.abs(population.v_init.astype(object)) + np.abs(bias - every_step)
+        start, once = np.abs(population.v_init.astype(object)), np.abs(bias - every_step)
         reach = np.maximum(np.maximum(high + every_step, 0), np.maximum(-(low + every_step), 0))
-        result[name] = Bound(current=int(np.maximum(high, -low).max()), membrane=int((start + arrivals * reach).max()))
+        membrane = start + arrivals * reach
+        if population.decay_current is not None and population.decay_voltage is not None:
+            current = np.maximum(high, -low)
+            reach = np.minimum(arrivals * current, _series(current, population.decay_current)) + np.abs(every_step)
+            membrane = np.minimum(start + arrivals * reach, np.maximum(start, _series(reach, population.decay_voltage)))
+        result[name] = Bound(current=int(np.maximum(high, -low).max()), membrane=int((membrane + once).max()))
     return result
+
+
+def _series(values: NDArray[Any], decay: NDArray[np.int64]) -> NDArray[Any]:
+    """What values, added in every step, add up to in the end, if ``decay`` 4096ths are lost in each; infinity if none is."""
+    return np.array(
+        [value * DECAY_UNIT // lost if lost else np.inf for value, lost in zip(values.tolist(), decay.tolist(), strict=True)],
+        dtype=object,
+    )

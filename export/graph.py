@@ -170,7 +170,7 @@ class SpikingGraph:
 
     @property
     def spiking(self) -> tuple[str, ...]:
-        """Names of the populations that fire (kinds if, signed_if, aec), in ``order``."""
+        """Names of the populations that fire (kinds if, signed_if, lif, aec), in ``order``."""
         return tuple(name for name in self.order if self.population(name).kind in SPIKING_KINDS)
 
     @property
@@ -257,6 +257,8 @@ class SpikingGraph:
             p = self.population(name)
             add(name, p.shape, p.kind, p.bias_mode, p.reset, p.value_range, p.v_init, p.bias, p.scale)
             add(p.threshold, p.threshold_neg, *(item for pair in p.tables.items() for item in pair))
+            if p.kind == "lif":
+                add(p.decay_current, p.decay_voltage)
         for pre, post in sorted(self.nx.edges):
             c = self.projection(pre, post).connection
             add(pre, post)

@@ -140,6 +140,8 @@ def _population_tensors(graph: SpikingGraph) -> Iterable[tuple[str, NDArray[Any]
             "scale": population.scale,
             "threshold": population.threshold,
             "threshold_neg": population.threshold_neg,
+            "decay_current": population.decay_current,
+            "decay_voltage": population.decay_voltage,
             **population.tables,
         }
         yield from ((f"population/{population.name}/{field}", array) for field, array in fields.items() if array is not None)
@@ -188,7 +190,12 @@ def _expected_dtypes(header: GraphHeader) -> dict[str, str]:
 
 def _population_fields(kind: Kind) -> tuple[str, ...]:
     """Tensors of a population, by its kind."""
-    extra = {"if": ("threshold",), "signed_if": ("threshold", "threshold_neg"), "aec": AEC_TABLES}
+    extra = {
+        "if": ("threshold",),
+        "signed_if": ("threshold", "threshold_neg"),
+        "lif": ("threshold", "decay_current", "decay_voltage"),
+        "aec": AEC_TABLES,
+    }
     return ("v_init", "bias", "scale", *extra.get(kind, ()))
 
 

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from sparsespike.common.errors import GraphError
 from sparsespike.export.connections import frozen_array
 
-Kind = Literal["input", "if", "signed_if", "aec", "readout"]
+Kind = Literal["input", "if", "signed_if", "lif", "aec", "readout"]
 BiasMode = Literal["every_step", "once"]
 Reset = Literal["subtract", "zero"]
 KINDS = get_args(Kind)
-SPIKING_KINDS = ("if", "signed_if", "aec")
+SPIKING_KINDS = ("if", "signed_if", "lif", "aec")
 AEC_TABLES = ("primary_threshold", "compensation_threshold", "primary_payload", "compensation_payload")
-_DEFAULT: Any = None  # replaced by zeros (v_init, bias) or one (scale) when the population is made
+DECAY_UNIT = 4096
+"""A decay is a number of 4096ths, as on Loihi: 0 keeps everything, 4096 nothing."""
+_DEFAULT: Any = None  # replaced by zeros (v_init, bias), one (scale) or what a docstring says when the population is made
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 SIZE_LIMIT = 2**31 - 1
 """Largest number of neurons in a population: synapses index them as int32."""
@@ -40,20 +42,26 @@ class Population:
         1 to 100 letters, digits, ``_``, ``.`` and ``-``, the first not ``.`` or ``-``.
     shape : (N,) or (C, y, x)
         Neurons are numbered in C order.
-    kind : {"input", "if", "signed_if", "aec", "readout"}
+    kind : {"input", "if", "signed_if", "lif", "aec", "readout"}
         One local step t of each kind:
 
         * ``input``: emits its integer value every step (``bias_mode="every_step"``) or once (``"once"``); a zero emits nothing.
         * ``if``: v += I + bias; spike +1 if v >= threshold, then v -= threshold (or v = 0, by ``reset``).
         * ``signed_if``: as ``if``, and spike -1 (v += threshold_neg) if v <= -threshold_neg and the net count so far is > 0.
+        * ``lif``: u = decayed(u, decay_current) + I; v = decayed(v, decay_voltage) + u + bias; spike and reset as ``if``. The
+          current u is 0 at first. What decays is rounded toward zero (``decayed``), as in Loihi's fixed point.
         * ``aec``: all that arrives in the decode window is summed up silently; in the slots t of the encode window the neuron
           fires a primary spike at the first t with v >= primary_threshold[t], which takes that threshold off v, and after it (in
           the same slot at the earliest) one compensation spike likewise. A spike carries the payload of its slot.
         * ``readout``: v += I + bias, never fires; class = argmax v.
     threshold : int64 array, shape (N,), or None
-        Positive and even; for ``if`` and ``signed_if`` only.
+        Positive; for ``if``, ``signed_if`` (even) and ``lif`` (even or odd: doubling a leaky population would change what is
+        rounded) only.
     threshold_neg : int64 array, shape (N,), or None
         Positive; for ``signed_if`` only.
+    decay_current, decay_voltage : int64 array, shape (N,), or None
+        For ``lif`` only: 4096ths of u and v that are lost in a step, 0 to 4096. ``decay_current`` is 4096 (no memory: u = I)
+        where it is not given.
     v_init, bias : int64 array, shape (N,), or None
         Initial membrane and bias; None means zeros.
     bias_mode : {"every_step", "once"}
@@ -80,6 +88,8 @@ class Population:
     kind: Kind
     threshold: NDArray[np.int64] | None = None
     threshold_neg: NDArray[np.int64] | None = None
+    decay_current: NDArray[np.int64] | None = None
+    decay_voltage: NDArray[np.int64] | None = None
     v_init: NDArray[np.int64] = _DEFAULT
     bias: NDArray[np.int64] = _DEFAULT
     bias_mode: BiasMode = "every_step"
@@ -108,6 +118,7 @@ class Population:
         for name in ("v_init", "bias"):
             self._set(name, np.zeros(self.size, np.int64) if getattr(self, name) is None else getattr(self, name))
         self._check_thresholds(where)
+        self._check_decays(where)
         self._check_scale(where)
         self._check_input(where)
         self._check_tables(where)
@@ -119,7 +130,7 @@ class Population:
         object.__setattr__(self, name, _bounded(array, f"population {self.name!r}, {name}"))
 
     def _check_thresholds(self, where: str) -> None:
-        for name, kinds in (("threshold", ("if", "signed_if")), ("threshold_neg", ("signed_if",))):
+        for name, kinds in (("threshold", ("if", "signed_if", "lif")), ("threshold_neg", ("signed_if",))):
             values = getattr(self, name)
             if (values is not None) != (self.kind in kinds):
                 raise GraphError(
@@ -135,12 +146,33 @@ class Population:
                     f"{where}, {name}: found {getattr(self, name)[at]} at neuron {at}, expected > 0; "
                     "remove neurons that can never fire, or fold their constant output"
                 )
-        if self.threshold is not None and np.any(self.threshold % 2):
+        if self.threshold is not None and self.kind != "lif" and np.any(self.threshold % 2):
             at = int(np.argmax(self.threshold % 2))
             raise GraphError(
                 f"{where}, threshold: found the odd value {self.threshold[at]} at neuron {at}, expected even thresholds "
                 "(so that half a threshold is an exact initial membrane)"
             )
+
+    def _check_decays(self, where: str) -> None:
+        if self.kind == "lif" and self.decay_current is None:
+            object.__setattr__(self, "decay_current", np.full(self.size, DECAY_UNIT))
+        for name in ("decay_current", "decay_voltage"):
+            values = getattr(self, name)
+            if (values is not None) != (self.kind == "lif"):
+                raise GraphError(
+                    f"{where}: {name} is {'missing' if values is None else 'given'} for kind {self.kind!r}; "
+                    "expected it for lif only"
+                )
+            if values is None:
+                continue
+            self._set(name, values)
+            wrong = (getattr(self, name) < 0) | (getattr(self, name) > DECAY_UNIT)
+            if wrong.any():
+                at = int(np.argmax(wrong))
+                raise GraphError(
+                    f"{where}, {name}: found {getattr(self, name)[at]} at neuron {at}, expected 0 (keeps everything) to "
+                    f"{DECAY_UNIT} (keeps nothing)"
+                )
 
     def _check_scale(self, where: str) -> None:
         scale = np.array(1.0 if self.scale is None else self.scale, dtype=np.float64)
@@ -187,6 +219,24 @@ class Population:
     def size(self) -> int:
         """Number of neurons N."""
         return math.prod(self.shape)
+
+
+def decayed(values: NDArray[Any], decay: NDArray[np.int64]) -> NDArray[Any]:
+    """``sign(x) floor(|x| (4096 - decay) / 4096)``: what is left of values after a step, rounded toward zero.
+
+    The rule of Loihi's LIF in fixed point (lava-nc 0.10.0, ``PyLifModelBitAcc.subthr_dynamics``). The quotient and the rest of
+    4096 are multiplied apart, so that no product leaves the range of ``values``; float64 that holds integers below 2^53 is exact.
+
+    Parameters
+    ----------
+    values : int64 or float64 array, shape (..., N)
+    decay : int64 array, shape (N,)
+        0 to 4096.
+    """
+    keep = DECAY_UNIT - decay
+    whole, rest = np.divmod(np.abs(values), DECAY_UNIT)
+    left: NDArray[Any] = np.sign(values) * (whole * keep + rest * keep // DECAY_UNIT)
+    return left
 
 
 def _check_slots(threshold: NDArray[np.int64], payload: NDArray[np.int64], where: str, least: int) -> None:

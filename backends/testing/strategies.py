@@ -29,21 +29,30 @@ def _ints(draw: st.DrawFn, shape: int | tuple[int, ...], low: int, high: int) ->
 
 
 def _fires(draw: st.DrawFn, name: str, shape: tuple[int, ...], kinds: Sequence[Kind]) -> Population:
-    """A population of kind ``if`` or ``signed_if`` with small numbers, so that ties and both signs are common."""
+    """A population of kind ``if``, ``signed_if`` or ``lif`` with small numbers, so that ties and both signs are common."""
     size = int(np.prod(shape))
     kind = draw(st.sampled_from(kinds))
     fields: dict[str, Any] = {"threshold_neg": _ints(draw, size, 1, 8)} if kind == "signed_if" else {}
+    if kind == "lif":
+        fields = {name: _decays(draw, size) for name in ("decay_voltage", "decay_current")}
     return Population(
         name=name,
         shape=shape,
         kind=kind,
-        threshold=2 * _ints(draw, size, 1, 6),
+        threshold=_ints(draw, size, 1, 12) if kind == "lif" else 2 * _ints(draw, size, 1, 6),
         v_init=_ints(draw, size, -6, 12),
         bias=_ints(draw, size, -3, 3),
         bias_mode=draw(st.sampled_from(("every_step", "once"))),
         reset=draw(st.sampled_from(("subtract", "zero"))),
         **fields,
     )
+
+
+def _decays(draw: st.DrawFn, size: int) -> NDArray[np.int64]:
+    """Decays of kind ``lif``: none, all, halves, and any."""
+    decays = st.sampled_from((0, 1, 1365, 2048, 4095, 4096)) | st.integers(0, 4096)
+    array: NDArray[np.int64] = draw(hnp.arrays(np.int64, size, elements=decays))
+    return array
 
 
 def _projections(draw: st.DrawFn, populations: list[Population]) -> list[Projection]:
@@ -117,7 +126,7 @@ def graphs(
         Most neurons in a population.
     max_steps, max_images : int
         Most local steps and images.
-    kinds : sequence of {"if", "signed_if"}
+    kinds : sequence of {"if", "signed_if", "lif"}
         Kinds of the spiking populations: those that the backend under test supports.
     """
     low, high = draw(st.sampled_from(((0, 4), (-3, 3))))
@@ -141,7 +150,7 @@ def convolutions(draw: st.DrawFn, max_steps: int = 5, *, kinds: Sequence[Kind] =
     ----------
     max_steps : int
         Most local steps.
-    kinds : sequence of {"if", "signed_if"}
+    kinds : sequence of {"if", "signed_if", "lif"}
         As in ``graphs``.
     """
     shape = (draw(st.integers(1, 2)) * 2, draw(st.integers(3, 5)), draw(st.integers(3, 5)))
