@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from sparsespike.backends.lava.install import find_python, install_lava
 from sparsespike.backends.testing import CASES, assert_equal, reference
 from sparsespike.common.errors import ConfigError, MissingExtraError
 
-SITE_PACKAGES = sysconfig.get_path("purelib")
+LAVA = lava_python()
 
 
 def script(path, command):
@@ -32,8 +31,10 @@ def script(path, command):
 
 
 def foreign_python(path):
-    """An interpreter that has the packages of this one, but not ours: those who install it in place put it behind ``site``."""
-    return script(path, f'PYTHONPATH="$PYTHONPATH:{SITE_PACKAGES}" exec {sys.executable} -S')
+    """An interpreter that has the packages of Lava's, but not ours: those who install it in place put it behind ``site``."""
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site_packages = subprocess.run([LAVA, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return script(path, f'PYTHONPATH="$PYTHONPATH:{site_packages}" exec {LAVA} -S')
 
 
 def test_the_worker_needs_no_package_of_ours(tmp_path):
@@ -45,6 +46,8 @@ def test_the_worker_needs_no_package_of_ours(tmp_path):
 
 
 def test_interpreter_by_environment_variable(tmp_path, monkeypatch):
+    monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))  # with nothing installed
     assert LavaBackend().python == lava_python() == sys.executable
     monkeypatch.setenv(PYTHON_VARIABLE, "/nowhere/python")
     assert LavaBackend().python == "/nowhere/python"
@@ -76,6 +79,7 @@ importlib.metadata.Distribution.from_name = from_name
 def test_installed_environment_is_found_where_this_one_has_no_lava(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(HIDE)
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "HIDE_LAVA": "1", "XDG_DATA_HOME": str(tmp_path / "data")}
+    environment.pop(PYTHON_VARIABLE, None)
 
     def run():
         return subprocess.run([sys.executable, "-c", RUN], env=environment, capture_output=True, text=True, cwd=tmp_path)
@@ -84,7 +88,7 @@ def test_installed_environment_is_found_where_this_one_has_no_lava(tmp_path):
     assert without.returncode == 1
     assert "package 'lava-nc' is not installed" in without.stderr
     assert "sparsespike doctor --install-lava" in without.stderr
-    python = script(tmp_path / "data" / "sparsespike" / "lava" / "bin" / "python", f"HIDE_LAVA= exec {sys.executable}")
+    python = script(tmp_path / "data" / "sparsespike" / "lava" / "bin" / "python", f"HIDE_LAVA= exec {LAVA}")
     found = run()
     assert (found.returncode, found.stdout) == (0, f"{python}\n"), found.stderr
 
@@ -104,14 +108,14 @@ def test_python_that_does_not_run_is_passed_over(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"found neither a Python 3\.10 that runs nor uv"):
         install_lava(tmp_path / "lava")
     assert not (tmp_path / "lava").exists()
-    works = script(tmp_path / "pyenv" / "versions" / "3.10.99" / "bin" / "python3.10", f"exec {sys.executable}")
+    works = script(tmp_path / "pyenv" / "versions" / "3.10.99" / "bin" / "python3.10", f"exec {LAVA}")
     assert find_python() == str(works)
 
 
 def test_failed_installation_leaves_nothing(tmp_path, monkeypatch):
     script(
         tmp_path / "bin" / "python3.10",
-        f'[ "$2" = venv ] && mkdir -p "$3/bin" && ln -s /bin/false "$3/bin/python" && exit; exec {sys.executable}',
+        f'[ "$2" = venv ] && mkdir -p "$3/bin" && ln -s /bin/false "$3/bin/python" && exit; exec {LAVA}',
     )
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     with pytest.raises(ConfigError, match=r"lava/bin/python -m pip install .*lava-nc==0.10.0 .* ended with exit code 1"):

@@ -1,11 +1,11 @@
 """The exported Lava program, run where this package cannot be imported, against the reference."""
 
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+from sparsespike.backends.lava.environment import lava_python
 from sparsespike.backends.lava.exporting import write_program
 from sparsespike.backends.testing import CASES, Case, reference
 from sparsespike.common.errors import BackendError, ConfigError
@@ -36,7 +36,7 @@ CHOSEN = (
 
 def run_programs(lines):
     """Standard output and error of ``run.py ...`` lines."""
-    done = subprocess.run([sys.executable, "-c", RUNNER], input="\n".join(lines), capture_output=True, text=True, timeout=300)
+    done = subprocess.run([lava_python(), "-c", RUNNER], input="\n".join(lines), capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sparsespike.backends.lava import LavaBackend, Run
+from sparsespike.backends.lava.environment import lava_python
 from sparsespike.backends.lava.fixed import PROGRAMMED, STOCK, WORD_LIMIT, fixed_layout, is_bias, round_biases, weight_exponent
 from sparsespike.backends.registry import get_backend
 from sparsespike.backends.testing import CASES, assert_equal, reference
@@ -167,7 +167,7 @@ def test_lava_itself_leaves_the_mantissas_as_they_are():
         "    matrix = sp.csr_matrix([row]); mode = determine_sign_mode(matrix.data)\n"
         "    print(truncate_weights(clip_weights(matrix, mode, num_bits=8), mode, 8).toarray()[0].tolist())"
     )
-    done = subprocess.run([sys.executable, "-c", code], input=json.dumps(found), capture_output=True, text=True, check=True)
+    done = subprocess.run([lava_python(), "-c", code], input=json.dumps(found), capture_output=True, text=True, check=True)
     assert [json.loads(line) for line in done.stdout.splitlines()] == found
 
 

@@ -2,11 +2,11 @@
 
 import itertools
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+from sparsespike.backends.lava.environment import lava_python
 from sparsespike.backends.lava.stock import stock_reasons, write_stock_program
 from sparsespike.backends.testing import CASES, reference
 from sparsespike.common.errors import BackendError
@@ -48,7 +48,7 @@ def chain_of_three(seed, largest):
 
 
 def run_program(lines):
-    done = subprocess.run([sys.executable, "-c", RUNNER], input="\n".join(lines), capture_output=True, text=True, timeout=300)
+    done = subprocess.run([lava_python(), "-c", RUNNER], input="\n".join(lines), capture_output=True, text=True, timeout=300)
     return done.returncode, done.stderr
 
 
