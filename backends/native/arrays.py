@@ -39,6 +39,8 @@ class Scratch(NamedTuple):
     """Membranes of one population; below, what drives it: in the coming step, and as a constant in every step."""
     drive: NDArray[np.int64]
     constant: NDArray[np.int64]
+    u: NDArray[np.int64]
+    """Currents of kind ``lif``."""
     net_count: NDArray[np.int32]
     """Net spike count of each neuron so far; of kind ``aec`` the number of its spikes."""
     fired: NDArray[np.int8]
@@ -62,6 +64,7 @@ def make_scratch(plan: Plan, steps: int) -> Scratch:
         v=np.empty(widest, np.int64),
         drive=np.empty(widest, np.int64),
         constant=np.empty(widest, np.int64),
+        u=np.empty(widest, np.int64),
         net_count=np.empty(widest, np.int32),
         fired=np.zeros(-(-widest // WORD) * WORD, np.int8),
         source=np.empty(events, np.int32),

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from sparsespike.backends.native.lanes import CURRENTS, GATHER_NS, MEMBRANES, ROOM_EVENTS, SCATTER_NS, SCATTER_ROOM, Layer, Way
 from sparsespike.backends.native.library import LANES, STEPS, Arrival, Library, Populace, Room, address
 from sparsespike.export.graph import Population, SpikingGraph
+from sparsespike.export.population import decayed
 
 Words = NDArray[np.uint64]
 Lanes = NDArray[Any]
 """Integers of shape (..., 64): one an image."""
-_KINDS = {"if": 0, "signed_if": 1, "readout": 2}
+_KINDS = {"if": 0, "signed_if": 1, "readout": 2, "lif": 3}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,21 +102,29 @@ class Course:
         """First steps of the tiles."""
         return range(0, self.steps, STEPS)
 
-    def _begin(self, layer: Layer, inputs: Lanes) -> tuple[Lanes, Lanes | None]:
-        """Membranes before the first step, with what comes in it alone, and what comes in every step; both (N, 64) or None."""
+    def _begin(self, layer: Layer, inputs: Lanes) -> tuple[Lanes, Lanes | None, Lanes | None]:
+        """Membranes before the first step, with what comes in it alone; what comes in every step; currents of kind ``lif``.
+
+        Each is of shape (N, 64) or None. Of kind ``lif`` membranes and currents are held as they are once they have decayed, and
+        what is injected joins the currents.
+        """
         population, dtype = layer.population, MEMBRANES[layer.membranes]
+        leaky = population.decay_voltage is not None
+        flow = self._room.zeros("flow", (population.size, LANES), dtype) if leaky else None
         always = self._room.empty("constant", (population.size, LANES), dtype)
         once = self._room.empty("membranes", (population.size, LANES), dtype)
-        once[:] = population.v_init[:, None]
+        v_init = population.v_init if population.decay_voltage is None else decayed(population.v_init, population.decay_voltage)
+        once[:] = v_init[:, None]
         if population.bias_mode == "once":
             once += population.bias.astype(dtype)[:, None]
         repeated = self.graph.input.bias_mode == "every_step" and bool(layer.injected)
-        constant = repeated or (population.bias_mode == "every_step" and population.bias.any())
+        bias = population.bias if population.bias_mode == "every_step" and not leaky else np.zeros_like(population.bias)
+        constant = repeated or bias.any()
         if constant:
-            always[:] = population.bias[:, None] if population.bias_mode == "every_step" else 0
+            always[:] = bias[:, None]
         for way in layer.injected:
-            self._add_values(way, inputs, always if repeated else once)
-        return once, always if constant else None
+            self._add_values(way, inputs, always if repeated else once if flow is None else flow)
+        return once, always if constant else None, flow
 
     def _add_values(self, way: Way, values: Lanes, current: Lanes) -> None:
         """Add weights times values of shape (n_pre, 64) to a current of shape (n_post, 64)."""
@@ -127,7 +136,7 @@ class Course:
         del rooms  # held until here
 
     def _fire(self, layer: Layer, inputs: Lanes, fired: dict[str, Activity], lanes: int) -> Activity:
-        """All steps of a population of kind ``if`` or ``signed_if``."""
+        """All steps of a population of kind ``if``, ``signed_if`` or ``lif``."""
         signs = 1 + (layer.population.kind == "signed_if")
         planes, counts = self._planes(layer.population, signs), self._counts(layer.population, signs)
         self._integrate(layer, inputs, fired, lanes, planes, counts, None)
@@ -165,7 +174,7 @@ class Course:
     ) -> None:
         """All steps of a population, tile after tile, into its planes and counts, or into ``readout``."""
         population = layer.population
-        membranes, constant = self._begin(layer, inputs)
+        membranes, constant, flow = self._begin(layer, inputs)
         net = self._room.zeros("net", (population.size, LANES), np.int32) if population.kind == "signed_if" else None
         gathered, scattered = self._choose(layer, fired)
         arrivals, rooms = (Arrival * len(gathered))(), []
@@ -190,6 +199,10 @@ class Course:
                 threshold_neg=address(layer.threshold_neg),
                 scattered=address(arrived),
                 net=address(net),
+                flow=address(flow),
+                bias=address(layer.bias),
+                decay_current=address(layer.decay_current),
+                decay_voltage=address(layer.decay_voltage),
                 positive=address(planes[0][tile]) if planes else None,
                 negative=address(planes[1][tile]) if len(planes) > 1 else None,
                 positive_counts=address(counts[0]) if counts else None,
@@ -231,7 +244,7 @@ class Course:
     def _encode(self, layer: Layer, inputs: Lanes, fired: dict[str, Activity], lanes: int) -> Activity:
         """The windows of a population of kind ``aec``: what all slots carried is decoded and summed up, then encoded."""
         population = layer.population
-        membranes, _ = self._begin(layer, inputs)
+        membranes, *_ = self._begin(layer, inputs)
         for way in layer.ways:
             self._add_values(way, self._decode(way.key[0], fired[way.key[0]], range(self.steps)), membranes)
         planes, (counts,) = self._planes(population, 2), self._counts(population, 1)
@@ -252,7 +265,7 @@ class Course:
 
     def _read_coded(self, layer: Layer, inputs: Lanes, fired: dict[str, Activity], readout: Lanes) -> None:
         """The readout of an AEC graph: one slot after the other."""
-        v, _ = self._begin(layer, inputs)
+        v, *_ = self._begin(layer, inputs)
         for slot in range(self.steps):
             for way in layer.ways:
                 self._add_values(way, self._decode(way.key[0], fired[way.key[0]], range(slot, slot + 1)), v)

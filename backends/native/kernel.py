@@ -15,7 +15,8 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from sparsespike.backends.native.arrays import WORD, Outputs, Scratch
-from sparsespike.backends.native.plan import AEC, INPUT, READOUT, SIGNED_IF, Plan
+from sparsespike.backends.native.plan import AEC, INPUT, LIF, READOUT, SIGNED_IF, Plan
+from sparsespike.export.population import DECAY_UNIT
 
 
 def _count_trailing_zeros(typing_context: Any, word: Any) -> Any:
@@ -49,7 +50,8 @@ def simulate(
     inject : bool
         Whether the input's current is computed once an image and added in each step, without counting events.
     limit : int
-        Largest membrane allowed; 0 where the plan's number type is proven wide enough. An image that leaves it is ended.
+        Largest membrane allowed (and twice the largest current of kind ``lif``); 0 where the plan's number type is proven wide
+        enough. An image that leaves it is ended.
     record : int64 array, shape (P,)
         Where a population begins in ``out.rasters``, or -1.
     scratch : Scratch
@@ -103,11 +105,11 @@ def _run_population(
     low, high = plan.offset[p], plan.offset[p + 1]
     size = high - low
     threshold, threshold_neg = plan.threshold[low:high], plan.threshold_neg[low:high]
-    v, drive, constant = scratch.v[:size], scratch.drive[:size], scratch.constant[:size]
+    v, u, drive, constant = scratch.v[:size], scratch.u[:size], scratch.drive[:size], scratch.constant[:size]
     net_count, fired = scratch.net_count[:size], scratch.fired[: (size + WORD - 1) // WORD * WORD]
     for j in range(size):
         v[j] = plan.v_init[low + j]
-        net_count[j] = 0
+        u[j] = net_count[j] = 0
     for j in range(size, len(fired)):
         fired[j] = 0
     _begin_drive(plan, p, inject, scratch)
@@ -115,6 +117,16 @@ def _run_population(
         for r in range(plan.into[p], plan.into[p + 1]):
             if not (inject and plan.kind[plan.pre[r]] == INPUT):
                 out.events[image, r, t] = _propagate(plan, r, t, scratch, drive)
+        if plan.kind[p] == LIF:
+            _leak(v, u, drive, plan.decay_current[low:high], plan.decay_voltage[low:high])
+            if limit > 0:
+                for j in range(size):
+                    if abs(u[j]) > limit // 2:
+                        out.overflow[image, 0], out.overflow[image, 1], out.overflow[image, 2] = p + 1, t, u[j]
+                        return -1
+            if t == 0 or plan.every_step[p]:
+                for j in range(size):
+                    drive[j] += plan.bias[low + j]
         if limit > 0:
             for j in range(size):
                 if abs(v[j] + drive[j]) > limit:
@@ -179,7 +191,10 @@ def _run_coded(plan: Plan, p: int, image: int, inject: bool, record: int, scratc
 
 @njit(cache=True, nogil=True)
 def _begin_drive(plan: Plan, p: int, inject: bool, scratch: Scratch) -> None:
-    """What drives each neuron as a constant in every step (bias, injected current), and in the first step."""
+    """What drives each neuron as a constant in every step (bias, injected current), and in the first step.
+
+    Of kind ``lif`` only what is injected: its bias goes past the current.
+    """
     first: Any = int64(0)  # not a literal: numba would compile what takes it twice
     low, high = plan.offset[p], plan.offset[p + 1]
     drive, constant = scratch.drive[: high - low], scratch.constant[: high - low]
@@ -191,8 +206,9 @@ def _begin_drive(plan: Plan, p: int, inject: bool, scratch: Scratch) -> None:
                 _propagate(plan, r, first, scratch, drive)
     repeated = plan.every_step[0]  # the input is the first population
     for j in range(high - low):
-        constant[j] = (drive[j] if repeated else 0) + (plan.bias[low + j] if plan.every_step[p] else 0)
-        drive[j] += plan.bias[low + j]
+        bias = 0 if plan.kind[p] == LIF else plan.bias[low + j]
+        constant[j] = (drive[j] if repeated else 0) + (bias if plan.every_step[p] else 0)
+        drive[j] += bias
 
 
 @njit(cache=True, nogil=True)
@@ -267,6 +283,29 @@ def _scatter_kernel(
 
 
 @njit(cache=True, nogil=True)
+def _leak(
+    v: NDArray[np.int64],
+    u: NDArray[np.int64],
+    drive: NDArray[np.int64],
+    decay_current: NDArray[np.int64],
+    decay_voltage: NDArray[np.int64],
+) -> None:
+    """Let currents and membranes of kind ``lif`` decay; what arrives joins the current, which then drives the membrane."""
+    for j in range(len(v)):
+        u[j] = _decayed(u[j], decay_current[j]) + drive[j]
+        v[j] = _decayed(v[j], decay_voltage[j])
+        drive[j] = u[j]
+
+
+@njit(cache=True, nogil=True)
+def _decayed(value: int, decay: int) -> int:
+    """As ``population.decayed``, of one number."""
+    size, keep = abs(value), DECAY_UNIT - decay
+    left = size // DECAY_UNIT * keep + size % DECAY_UNIT * keep // DECAY_UNIT
+    return -left if value < 0 else left
+
+
+@njit(cache=True, nogil=True)
 def _fire(
     v: NDArray[np.int64],
     drive: NDArray[np.int64],
@@ -275,7 +314,7 @@ def _fire(
     zero: bool,
     fired: NDArray[np.int8],
 ) -> None:
-    """Update neurons of kind ``if``; without branches, so that the compiler makes it SIMD."""
+    """Update neurons of kind ``if`` and ``lif``; without branches, so that the compiler makes it SIMD."""
     for j in range(len(v)):
         x = v[j] + drive[j]
         drive[j] = constant[j]

@@ -91,6 +91,10 @@ class Layer:
     """Index in ``MEMBRANES``."""
     threshold: NDArray[Any] | None
     threshold_neg: NDArray[Any] | None
+    bias: NDArray[Any] | None
+    """Of kind ``lif``, as the two below: what joins the membrane in each step, and the decays; None for other kinds."""
+    decay_current: NDArray[Any] | None
+    decay_voltage: NDArray[Any] | None
 
 
 def lower_lanes(graph: SpikingGraph, steps: int) -> tuple[Layer, ...] | None:
@@ -108,6 +112,7 @@ def lower_lanes(graph: SpikingGraph, steps: int) -> tuple[Layer, ...] | None:
         arriving = [projection for projection in graph.into(name) if projection.pre == graph.input.name]
         currents = _current_type(graph, firing)
         membranes = int(proven[name].membrane >= 2**31 - 1 or CURRENTS[currents] is np.int64 or graph.slots is not None)
+        bias = population.bias if population.kind == "lif" and population.bias_mode == "every_step" else None
         dtype = np.int32 if graph.slots is not None else CURRENTS[currents]
         layers.append(
             Layer(
@@ -118,6 +123,9 @@ def lower_lanes(graph: SpikingGraph, steps: int) -> tuple[Layer, ...] | None:
                 membranes=membranes,
                 threshold=_within(population.threshold, MEMBRANES[membranes]),
                 threshold_neg=_within(population.threshold_neg, MEMBRANES[membranes]),
+                bias=_within(bias, MEMBRANES[membranes]),
+                decay_current=_within(population.decay_current, MEMBRANES[membranes]),
+                decay_voltage=_within(population.decay_voltage, MEMBRANES[membranes]),
             )
         )
     return tuple(layers)
@@ -127,14 +135,14 @@ def memory(graph: SpikingGraph, steps: int, threads: int) -> int:
     """Most bytes that the engine takes for images side by side, results and graph aside, computed from the graph alone.
 
     A thread holds 64 images: 8 bytes a neuron and step for each sign that fires (16 for kind ``aec``), spike counts, and the
-    membranes, constants and scattered currents of one population.
+    membranes, constants and currents of one population.
     """
     tiles = -(-steps // STEPS)
     fired = sum(graph.population(name).size for name in graph.spiking)
     widest = max(population.size for population in graph.populations)
     planes = 2 * fired * tiles * STEPS * 8
     counts = 3 * widest * LANES * 4
-    membranes = 4 * widest * LANES * 8
+    membranes = 5 * widest * LANES * 8
     return threads * (planes + counts + membranes + SCATTER_ROOM + graph.readout.size * tiles * STEPS * LANES * 8)
 
 
@@ -151,9 +159,9 @@ def _current_type(graph: SpikingGraph, firing: list[Projection]) -> int:
     return int(np.searchsorted([2**15 - 1, 2**31 - 1], reach))
 
 
-def _within(thresholds: NDArray[np.int64] | None, dtype: Any) -> NDArray[Any] | None:
-    """Thresholds in a type that holds every membrane: one beyond it is never reached, as is the largest value of the type."""
-    return None if thresholds is None else np.minimum(thresholds, np.iinfo(dtype).max).astype(dtype)
+def _within(values: NDArray[np.int64] | None, dtype: Any) -> NDArray[Any] | None:
+    """Values in a type that holds every membrane: a threshold beyond it is never reached, as is the largest value of the type."""
+    return None if values is None else np.minimum(values, np.iinfo(dtype).max).astype(dtype)
 
 
 def _way(projection: Projection, dtype: Any) -> Way:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sparsespike.common.errors import BackendError
 
-VERSION = 1
+VERSION = 2
 """Of the functions and structures below; ``simd.c`` has the same."""
 LANES = 64
 """Images side by side: the bits of a word."""
@@ -53,6 +53,7 @@ class Populace(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("kind", "zero_reset", "neurons", "steps", "tile")),
         ("lanes", ctypes.c_uint64),
         *((name, ctypes.c_void_p) for name in ("membranes", "constant", "threshold", "threshold_neg", "scattered", "net")),
+        *((name, ctypes.c_void_p) for name in ("flow", "bias", "decay_current", "decay_voltage")),
         *((name, ctypes.c_void_p) for name in ("positive", "negative", "positive_counts", "negative_counts", "readout")),
     )
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sparsespike.export.connections import Connection, Conv2dConnection
 from sparsespike.export.graph import Population, SpikingGraph
 
-INPUT, IF, SIGNED_IF, AEC, READOUT = range(5)
-_CODES = {"input": INPUT, "if": IF, "signed_if": SIGNED_IF, "aec": AEC, "readout": READOUT}
+INPUT, IF, SIGNED_IF, LIF, AEC, READOUT = range(6)
+_CODES = {"input": INPUT, "if": IF, "signed_if": SIGNED_IF, "lif": LIF, "aec": AEC, "readout": READOUT}
 _NO_GEOMETRY = (0,) * 12
 
 
@@ -30,8 +30,10 @@ class Plan(NamedTuple):
     zero_reset: NDArray[np.bool_]
     """(P,) whether a spike sets the membrane to zero."""
     threshold: NDArray[np.int64]
-    """(neurons,), as the three below; zero where a kind has none."""
+    """(neurons,), as the five below; zero where a kind has none."""
     threshold_neg: NDArray[np.int64]
+    decay_current: NDArray[np.int64]
+    decay_voltage: NDArray[np.int64]
     v_init: NDArray[np.int64]
     bias: NDArray[np.int64]
     tables: NDArray[np.int64]
@@ -71,6 +73,8 @@ def lower(graph: SpikingGraph) -> Plan:
         zero_reset=np.array([p.reset == "zero" for p in populations]),
         threshold=line("threshold"),
         threshold_neg=line("threshold_neg"),
+        decay_current=line("decay_current"),
+        decay_voltage=line("decay_voltage"),
         v_init=line("v_init"),
         bias=line("bias"),
         tables=np.array([_tables(p, graph.slots or 0) for p in populations]),

@@ -16,11 +16,12 @@
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")))
 #endif
 
-#define VERSION 1
+#define VERSION 2
 #define LANES 64
 #define STEPS 8
 #define AHEAD 6 /* synapses whose sources are fetched into the cache early */
-enum { IF, SIGNED_IF, READOUT };
+#define DECAY_BITS 12 /* a decay of 4096 keeps nothing */
+enum { IF, SIGNED_IF, READOUT, LIF };
 
 /* One projection that arrives at a population, and what its sources fired. */
 typedef struct {
@@ -58,6 +59,10 @@ typedef struct {
     const void *threshold_neg; /* (neurons,) */
     const void *scattered;     /* (8, neurons, 64) of type CURRENT: what has arrived already, for a single tile; or NULL */
     int32_t *net;              /* (neurons, 64) spikes less negative spikes so far, of kind signed_if */
+    void *flow;                /* (neurons, 64) currents of kind lif; they and its membranes have decayed already for the next step */
+    const void *bias;          /* (neurons,) of kind lif, whose constant joins the current; or NULL */
+    const void *decay_current; /* (neurons,) of kind lif */
+    const void *decay_voltage;
     uint64_t *positive;        /* (tiles, neurons, 8), filled */
     uint64_t *negative;
     int32_t *positive_counts;  /* (neurons, 64), added to */

@@ -70,6 +70,14 @@ TARGET static inline WIDE NAME4(widen, CURRENT_BITS, MEMBRANE_BITS, ISA)(const C
 #endif
 }
 
+/* What is left of x after a step, rounded toward zero: the product is taken in two parts, so that it stays as narrow as x. */
+TARGET static inline WIDE NAME4(decayed, CURRENT_BITS, MEMBRANE_BITS, ISA)(WIDE x, WIDE decay)
+{
+    const WIDE negative = x < 0, size = (x ^ negative) - negative, keep = (1 << DECAY_BITS) - decay;
+    const WIDE left = (size >> DECAY_BITS) * keep + (((size & ((1 << DECAY_BITS) - 1)) * keep) >> DECAY_BITS);
+    return (left ^ negative) - negative;
+}
+
 #define BITS(before, after) NAME_OF(before, MEMBRANE_BITS, after)
 #define EACH_PART _Pragma("GCC unroll 8") for (int i = 0; i < CHAINS; i++)
 
@@ -80,8 +88,8 @@ TARGET __attribute__((always_inline)) static inline void NAME4(fire, CURRENT_BIT
     const int kind, const int zero_reset)
 {
     const int64_t at = j * LANES + first;
-    WIDE v[CHAINS], constant[CHAINS], spikes[CHAINS], taken[CHAINS], net[CHAINS];
-    WIDE threshold = {0}, threshold_neg = {0};
+    WIDE v[CHAINS], constant[CHAINS], spikes[CHAINS], taken[CHAINS], net[CHAINS], flow[CHAINS];
+    WIDE threshold = {0}, threshold_neg = {0}, bias = {0}, decay_current = {0}, decay_voltage = {0};
     memcpy(v, (MEMBRANE *)p->membranes + at, sizeof v);
     if (p->constant) memcpy(constant, (const MEMBRANE *)p->constant + at, sizeof constant);
     EACH_PART {
@@ -91,10 +99,22 @@ TARGET __attribute__((always_inline)) static inline void NAME4(fire, CURRENT_BIT
     }
     if (kind != READOUT) threshold += ((const MEMBRANE *)p->threshold)[j];
     if (kind == SIGNED_IF) threshold_neg += ((const MEMBRANE *)p->threshold_neg)[j];
+    if (kind == LIF) {
+        memcpy(flow, (MEMBRANE *)p->flow + at, sizeof flow);
+        if (p->bias) bias += ((const MEMBRANE *)p->bias)[j];
+        decay_current += ((const MEMBRANE *)p->decay_current)[j];
+        decay_voltage += ((const MEMBRANE *)p->decay_voltage)[j];
+    }
     for (int64_t step = 0; step < p->steps; step++) {
         uint64_t fired = 0, back = 0;
         EACH_PART {
-            const WIDE x = v[i] + constant[i] + NAME4(widen, CURRENT_BITS, MEMBRANE_BITS, ISA)(current[step] + first + i * PART);
+            WIDE x = constant[i] + NAME4(widen, CURRENT_BITS, MEMBRANE_BITS, ISA)(current[step] + first + i * PART);
+            if (kind == LIF) {
+                flow[i] += x;
+                x = flow[i] + bias;
+                flow[i] = NAME4(decayed, CURRENT_BITS, MEMBRANE_BITS, ISA)(flow[i], decay_current);
+            }
+            x += v[i];
             if (kind == READOUT) {
                 v[i] = x;
                 continue;
@@ -113,6 +133,7 @@ TARGET __attribute__((always_inline)) static inline void NAME4(fire, CURRENT_BIT
             v[i] = zero_reset ? x & ~spike : x - (threshold & spike);
             spikes[i] -= spike;
             fired |= (uint64_t)NAME(pack, MEMBRANE_BITS, ISA)(&spike) << (i * PART);
+            if (kind == LIF) v[i] = NAME4(decayed, CURRENT_BITS, MEMBRANE_BITS, ISA)(v[i], decay_voltage);
             if (kind == SIGNED_IF) {
                 const WIDE memory = (x <= -threshold_neg) & (net[i] > 0);
                 v[i] += threshold_neg & memory;
@@ -131,6 +152,7 @@ TARGET __attribute__((always_inline)) static inline void NAME4(fire, CURRENT_BIT
         }
     }
     memcpy((MEMBRANE *)p->membranes + at, v, sizeof v);
+    if (kind == LIF) memcpy((MEMBRANE *)p->flow + at, flow, sizeof flow);
     EACH_PART {
         if (kind != READOUT) *(TALLY *)(p->positive_counts + at + i * PART) += __builtin_convertvector(spikes[i], TALLY);
         if (kind == SIGNED_IF) {
@@ -169,6 +191,10 @@ TARGET static void NAME4(population, CURRENT_BITS, MEMBRANE_BITS, ISA)(const Pop
                 NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, first, current, positive, negative, IF, 1);
             else if (p->kind == IF)
                 NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, first, current, positive, negative, IF, 0);
+            else if (p->kind == LIF && p->zero_reset)
+                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, first, current, positive, negative, LIF, 1);
+            else if (p->kind == LIF)
+                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, first, current, positive, negative, LIF, 0);
             else if (p->zero_reset)
                 NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, first, current, positive, negative, SIGNED_IF, 1);
             else

@@ -412,7 +412,7 @@ DESCRIPTION_FAULTS: list[tuple[Change, str]] = [
     (at("populations.0.name", ""), "populations.0.name: found ''"),
     (at("populations.0.name", "a" * 101), "populations.0.name: found"),
     (at("populations.0.name", "others"), "tensor 'population/others/bias': missing"),
-    (at("populations.1.kind", "lif"), "populations.1.kind: found 'lif'"),
+    (at("populations.1.kind", "izhikevich"), "populations.1.kind: found 'izhikevich'"),
     (at("populations.1.kind", "readout"), "superfluous"),
     (at("populations.1.kind", "signed_if"), "tensor 'population/net.0/threshold_neg': missing"),
     (at("populations.4.kind", "if"), "tensor 'population/classes/threshold': missing"),

@@ -37,7 +37,7 @@ def test_every_kind_can_be_made(fields: dict[str, Any]) -> None:
         ({**IF, "name": "a" * 101}, "expected a name of 1 to 100"),
         ({**IF, "name": "a\n"}, "expected a name"),
         ({**IF, "name": 7}, "population 7: expected a name"),
-        ({**IF, "kind": "lif"}, "population 'p': found kind 'lif', expected one of input, if, signed_if, aec, readout"),
+        ({**IF, "kind": "alif"}, "population 'p': found kind 'alif', expected one of input, if, signed_if, lif, aec, readout"),
         ({**IF, "bias_mode": "never"}, "found bias_mode 'never', expected every_step or once"),
         ({**IF, "reset": "no"}, "found reset 'no', expected subtract or zero"),
         ({**IF, "shape": (3, 1)}, "found shape (3, 1), expected (N,) or (C, y, x) with sizes >= 1"),
