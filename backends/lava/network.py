@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from sparsespike.backends.lava.clock import Clock
 from sparsespike.backends.lava.failure import report
+from sparsespike.backends.lava.firing import compile_fire
 from sparsespike.backends.lava.gather import compile_gather
-from sparsespike.backends.lava.job import CHANNEL_SLOTS, SYNAPTIC, Job, PopulationJob
+from sparsespike.backends.lava.job import CHANNEL_SLOTS, CURRENT, SYNAPTIC, Job, PopulationJob
 from sparsespike.backends.lava.processes import synapses
 from sparsespike.backends.lava.processes.fused import Fused, FusedModel
 from sparsespike.backends.lava.processes.models import MODELS
@@ -47,6 +48,7 @@ def run_job(job: Job) -> dict[str, NDArray[Any]]:
     models, counters = (_chain if job.shape == "chain" else _fused)(job.model, populations, projections)
     configuration = Loihi2SimCfg(select_tag=job.model, exception_proc_model_map=models)
     compile_gather(SYNAPTIC[job.model].name)
+    compile_fire(CURRENT[job.model].name)
     roots = []
     for process in models:
         if process.runtime is None:  # without its input a network may fall into parts, each with a runtime of its own

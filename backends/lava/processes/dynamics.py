@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sparsespike.backends.lava.clock import Clock, Window
 from sparsespike.backends.lava.failure import guarded
+from sparsespike.backends.lava.firing import compile_fire
 from sparsespike.backends.lava.job import PopulationJob
 
 
@@ -50,17 +51,15 @@ class PopulationDynamics:
     def advance(self, window: Window | None) -> None:
         raise NotImplementedError
 
-    def emit(self, window: Window, positive: NDArray[Any], negative: NDArray[Any] | None, emitted: NDArray[np.int32]) -> None:
-        """Record numbers of spikes and what is emitted, of shape (rows, N), and send it, padded to a full block."""
-        images, step, record = window.images, window.step, self.record
-        for sign, fired in (("positive", positive), ("negative", negative)):
-            if fired is not None:
-                record[sign][images] += fired
-                record[f"{sign}_by_step"][images, step] = fired.sum(axis=1)
-        if "raster" in record:
-            record["raster"][images, step] = emitted
-        message = self.silence.copy()
-        message[: window.rows] = emitted
+    def count(self, window: Window, sign: str, fired: NDArray[Any]) -> None:
+        """Record numbers of spikes of a sign, shape (rows, N)."""
+        self.record[sign][window.images] += fired
+        self.record[f"{sign}_by_step"][window.images, window.step] = fired.sum(axis=1)
+
+    def send(self, window: Window, message: NDArray[np.int32]) -> None:
+        """Send what is emitted, shape (block, N), and record it if wanted."""
+        if "raster" in self.record:
+            self.record["raster"][window.images, window.step] = message[: window.rows]
         self.s_out.send(message)
 
 
@@ -72,7 +71,11 @@ class Emitting(PopulationDynamics):
             self.s_out.send(self.silence)
             return
         values = self.arrays["values"][window.images]
-        self.emit(window, values > 0, values < 0, values)
+        self.count(window, "positive", values > 0)
+        self.count(window, "negative", values < 0)
+        message = self.silence.copy()
+        message[: window.rows] = values
+        self.send(window, message)
 
 
 class Integrating(PopulationDynamics):
@@ -124,34 +127,36 @@ class Reading(Integrating):
 class Firing(Integrating):
     """Fires, and sends its spikes."""
 
+    def prepare(self, parameters: Any) -> None:
+        super().prepare(parameters)
+        self.compiled_fire = compile_fire(self.arrays["threshold"].dtype.name)
+
     def advance(self, window: Window | None) -> None:
         v = self.integrate(window)
         if window is None:
             self.s_out.send(self.silence)
             return
-        positive, negative = self.fire(v, window)
-        emitted = positive.astype(np.int32)
-        self.emit(window, positive, negative, emitted if negative is None else emitted - negative)
+        message = self.silence.copy()
+        self.fire(v, window, message[: window.rows])
+        self.send(window, message)
 
-    def fire(self, v: NDArray[Any], window: Window) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
-        """Which neurons spike +1, and which -1 or None; membranes are reset in place."""
-        positive = v >= self.arrays["threshold"]
-        if self.population.to_zero:
-            v[positive] = 0
-        else:
-            v -= positive * self.arrays["threshold"]
-        return positive, None
+    def fire(self, v: NDArray[Any], window: Window, emitted: NDArray[np.int32]) -> None:
+        """Write spikes into ``emitted``, shape (rows, N) as the membranes, which are reset in place, and count them."""
+        spikes, by_step = self.record["positive"][window.images], self.record["positive_by_step"][window.images]
+        to_zero = self.population.to_zero
+        self.compiled_fire(v, self.arrays["threshold"], to_zero, emitted, spikes, by_step[:, window.step])
 
 
 class SignedFiring(Firing):
     """As ``Firing``, and takes spikes back."""
 
-    def fire(self, v: NDArray[Any], window: Window) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
+    def fire(self, v: NDArray[Any], window: Window, emitted: NDArray[np.int32]) -> None:
         net_count = self.record["positive"][window.images] - self.record["negative"][window.images]
         negative = (v <= -self.arrays["threshold_neg"]) & (net_count > 0)
-        positive, _ = super().fire(v, window)
+        super().fire(v, window, emitted)
         v += negative * self.arrays["threshold_neg"]
-        return positive, negative
+        emitted -= negative
+        self.count(window, "negative", negative)
 
 
 class Encoding(Integrating):
@@ -186,7 +191,10 @@ class Encoding(Integrating):
         second = (fired == 1) & (v >= compensation)
         v -= second * compensation
         fired |= second * np.int32(2)
-        self.emit(window, first.astype(np.int32) + second, None, first + second * np.int32(2))
+        self.count(window, "positive", first.astype(np.int32) + second)
+        message = self.silence.copy()
+        message[: window.rows] = first + second * np.int32(2)
+        self.send(window, message)
 
 
 DYNAMICS: dict[str, type[PopulationDynamics]] = {
