@@ -3,7 +3,7 @@
 VERSION := 3.10
 VENV := .venv$(if $(filter-out 3.10,$(VERSION)),-$(VERSION))
 PY := $(VENV)/bin/python
-SOURCES := common ann export backends energy cli
+SOURCES := common ann export backends energy sweeps cli
 
 .PHONY: help demo test test-full test-3.12 suite bench lint clean
 

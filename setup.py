@@ -5,7 +5,7 @@ The kernel is optional: where no C compiler is at hand the installation goes on 
 
 from setuptools import Extension, find_packages, setup
 
-FOLDERS = ["common", "ann", "export", "backends", "energy", "cli"]
+FOLDERS = ["common", "ann", "export", "backends", "energy", "sweeps", "cli"]
 NATIVE = "backends/native"
 
 setup(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -130,7 +130,7 @@ def run_blocks(
     if len(inputs) == 0:
         raise BackendError("run_blocks: found no images, expected at least one")
     run = backend.run_reduced if isinstance(backend, ReducingBackend) else partial(run_in_blocks, backend)
-    return _join(run(graph, inputs, steps, block=block, input=input, progress=progress))
+    return join(run(graph, inputs, steps, block=block, input=input, progress=progress))
 
 
 def run_in_blocks(
@@ -174,9 +174,27 @@ def _reduce(result: RunResult) -> BulkResult:
     )
 
 
-def _join(parts: list[BulkResult]) -> BulkResult:
-    """Blocks one after the other: sums are added, arrays by image are laid end to end."""
+def join(parts: Sequence[BulkResult]) -> BulkResult:
+    """Runs of one graph on images one after the other, as one run of them all: sums are added, arrays by image laid end to end.
+
+    Raises
+    ------
+    BackendError
+        If there is no part, or parts differ in backend, steps, counting or populations.
+    """
+    if not parts:
+        raise BackendError("join: found no part of a run, expected at least one")
     first = parts[0]
+    for part in parts[1:]:
+        for what in ("backend", "version", "dtype", "steps", "counting"):
+            if getattr(part, what) != getattr(first, what):
+                raise BackendError(
+                    f"join: found parts with {what} {getattr(first, what)!r} and {getattr(part, what)!r}, expected them equal"
+                )
+        if part.spikes.keys() != first.spikes.keys():
+            raise BackendError(
+                f"join: found parts with populations {sorted(first.spikes)} and {sorted(part.spikes)}, expected them equal"
+            )
 
     def spikes(field: str, combine: Callable[[list[NDArray[np.int64]]], NDArray[np.int64]]) -> dict[str, SpikeCounts]:
         return {name: _map(combine, [getattr(part, field)[name] for part in parts]) for name in getattr(first, field)}
@@ -200,7 +218,7 @@ def _join(parts: list[BulkResult]) -> BulkResult:
         neuron_updates=arrays("neuron_updates", np.concatenate),
         bias_additions=arrays("bias_additions", np.concatenate),
         messages=arrays("messages", np.concatenate),
-        wall_seconds={phase: sum(part.wall_seconds[phase] for part in parts) for phase in first.wall_seconds},
+        wall_seconds={phase: sum(part.wall_seconds.get(phase, 0.0) for part in parts) for phase in first.wall_seconds},
     )
 
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from sparsespike.cli.choice import Wanted, choose, measured_window, whole_or_auto
 from sparsespike.cli.console import err, out, print_json, print_prose, print_table
+from sparsespike.cli.made_by import command_line
 from sparsespike.cli.options import Data, Json, counted_progress
 from sparsespike.common.errors import ConfigError
 from sparsespike.common.extras import require
@@ -126,6 +127,7 @@ def convert(
         settings["steps"] = chosen.steps
     (graph, report, _), choices = choose(wanted, converted, known, data, chosen)
     target = graph_file or (model if model.is_dir() else model.parent) / "graph.safetensors"
+    graph.provenance["command"] = command_line()
     save_graph(graph, target)
     if as_json:
         verdict_rows = [asdict(verdict) for verdict in found]
@@ -219,6 +221,7 @@ def convert_model(
         "ann_test_accuracy": known.get("test_accuracy"),
         "ann_validation_accuracy": known.get("validation_accuracy"),
         "classes": known.get("classes"),
+        **({"finetuning": known["finetuning"]} if "finetuning" in known else {}),
     }
     encoding: Encoding = Encoding.from_dict(known["encoding"])
     if method == "qcfs":

@@ -19,6 +19,7 @@ from sparsespike.cli.finetune import finetune
 from sparsespike.cli.inspect import inspect
 from sparsespike.cli.mapping import mapping
 from sparsespike.cli.simulate import simulate
+from sparsespike.cli.sweep import sweep
 from sparsespike.cli.topology import topology
 from sparsespike.cli.train import train
 from sparsespike.common.errors import SparseSpikeError
@@ -32,6 +33,7 @@ app = typer.Typer(
 for command in (train, topology, finetune, convert, diagnose, simulate, compare, inspect, mapping, export, doctor, demo):
     app.command()(command)
 app.add_typer(benchmark, name="benchmark")
+app.add_typer(sweep, name="sweep")
 
 
 def main() -> None:
