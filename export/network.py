@@ -313,7 +313,7 @@ class Network:
         return tuple(node for node in self.nodes if isinstance(node.layer, Activate))
 
     def evaluate(self, x: FloatArray) -> dict[str, FloatArray]:
-        """Output of every node for a batch of real inputs, shape (B, *input_shape)."""
+        """Output of every node for a batch of real inputs, shape ``(B, *input_shape)``."""
         return self.run(x, lambda name, layer, drive: layer(drive))
 
     def constants(self, x: FloatArray) -> dict[str, FloatArray]:
@@ -324,7 +324,7 @@ class Network:
         return self.run(x, lambda name, layer, drive: np.zeros_like(drive))
 
     def run(self, x: FloatArray, activate: Callable[[str, Activate, FloatArray], FloatArray]) -> dict[str, FloatArray]:
-        """Output of every node if each activation gives ``activate(name, layer, drive)``, drive of shape (B, *shape)."""
+        """Output of every node if each activation gives ``activate(name, layer, drive)``, drive of shape ``(B, *shape)``."""
         values = {INPUT: np.asarray(x, np.float64).reshape(len(x), *self.input_shape)}
         for node in self.nodes:
             inputs = [values[name] for name in node.inputs]
