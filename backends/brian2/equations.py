@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sparsespike.export.bounds import emitted_range
 from sparsespike.export.graph import Population
+from sparsespike.export.population import DECAY_UNIT
 
 EXACT = 2**52
 """float64 is exact up to 2^53; half of that, so that membrane + current + bias is exact in any order of addition."""
@@ -125,8 +126,8 @@ def rate_equations(
     events = {"overflow": Event(f"abs(v) >= {EXACT}.0")} if watched else {}
     if population.threshold is not None:
         constants["theta"] = population.threshold
-        reset = "v -= theta" if population.reset == "subtract" else "v = 0"
-        events["spike"] = Event("v >= theta", reset + ("" if population.threshold_neg is None else "\nnet += 1"))
+        reset = _reset(population) + ("" if population.threshold_neg is None else "\nnet += 1")
+        events["spike"] = Event("v >= theta", reset)
     if population.threshold_neg is not None:
         constants["theta_neg"] = population.threshold_neg
         variables.append("net")
@@ -135,6 +136,52 @@ def rate_equations(
         events["negative"] = Event("v <= -theta_neg and net > 0", "v += theta_neg\nnet -= 1")
     drive = (f"v += {' + '.join(always)}", "arriving = 0")
     return Equations(constants, tuple(variables), (), tuple(begin), drive, events)
+
+
+def leaky_equations(
+    population: Population, *, counters: Sequence[str], injected: str | None, gated: bool, watched: bool
+) -> Equations:
+    """Neurons of kind ``lif``; arguments as of ``rate_equations``."""
+    assert population.threshold is not None
+    assert population.decay_current is not None
+    assert population.decay_voltage is not None
+    constants: dict[str, NDArray[Any]] = {
+        "v_init": population.v_init,
+        "theta": population.threshold,
+        "keep_u": DECAY_UNIT - population.decay_current,
+        "keep_v": DECAY_UNIT - population.decay_voltage,
+    }
+    begin, variables = ["v = v_init", "u = 0"], ["v", "u", "arriving", *counters]
+    currents, membranes, spent = ["arriving"], ["u"], ["arriving"]
+    if injected is not None:
+        variables.append("current")
+        begin.append(f"current = {injected}")
+        currents.append("current")
+        spent += ["current"] if gated else []
+    if population.bias.any():
+        constants["bias"] = population.bias
+        membranes.append("bias")
+    if population.bias.any() and population.bias_mode == "once":
+        variables.append("first")
+        begin.append("first = bias")
+        membranes[-1] = "first"
+        spent.append("first")
+    drive = (*_decay("u", currents), *_decay("v", membranes), *(f"{name} = 0" for name in spent))
+    events = {"overflow": Event(f"abs(v) >= {EXACT}.0 or abs(u) >= {EXACT}.0")} if watched else {}
+    events["spike"] = Event("v >= theta", _reset(population))
+    return Equations(constants, tuple(variables), (), tuple(begin), drive, events)
+
+
+def _decay(name: str, joined: Sequence[str]) -> tuple[str, str]:
+    """``population.decayed``, and what joins a variable then; in two parts, so that no product leaves the exact range."""
+    whole = f"floor(abs({name})/{DECAY_UNIT})"
+    kept = f"whole_{name}*keep_{name} + floor((abs({name}) - {DECAY_UNIT}*whole_{name})*keep_{name}/{DECAY_UNIT})"
+    return f"whole_{name} = {whole}", f"{name} = sign({name})*({kept}) + {' + '.join(joined)}"
+
+
+def _reset(population: Population) -> str:
+    """What a spike does to the membrane."""
+    return "v -= theta" if population.reset == "subtract" else "v = 0"
 
 
 def aec_equations(

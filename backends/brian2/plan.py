@@ -18,6 +18,7 @@ from sparsespike.backends.brian2.equations import (
     aec_equations,
     aec_readout_equations,
     input_equations,
+    leaky_equations,
     rate_equations,
 )
 from sparsespike.backends.brian2.timing import Timing
@@ -190,7 +191,8 @@ class Plan:
         if graph.slots is not None:
             return aec_readout_equations(population, counters=counters, injected=injected)
         gated = graph.input.bias_mode == "once"
-        return rate_equations(population, counters=counters, injected=injected, gated=gated, watched=name in self.watched)
+        integrate = leaky_equations if population.kind == "lif" else rate_equations
+        return integrate(population, counters=counters, injected=injected, gated=gated, watched=name in self.watched)
 
     def _synaptic(self, projection: Projection) -> Synaptic:
         pre, post = (self.group(name) for name in projection.key)
