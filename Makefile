@@ -5,20 +5,21 @@ VENV := .venv$(if $(filter-out 3.10,$(VERSION)),-$(VERSION))
 PY := $(VENV)/bin/python
 SOURCES := common ann export backends energy sweeps cli
 
-.PHONY: help demo test test-full test-3.12 suite bench lint clean
+.PHONY: help demo test test-full test-3.12 suite docs bench lint clean
 
 help:
 	@echo "make demo       train sparse and dense, convert, run on native, Brian2 and Lava, reconcile the counts (runs/demo/)"
-	@echo "make test       lint, types, import rules and the test suite (under 15 minutes on 2 cores)"
+	@echo "make test       lint, types, import rules, documentation and the test suite (under 15 minutes on 2 cores)"
 	@echo "make test-full  the slow checks too"
 	@echo "make test-3.12  the test suite on Python 3.12, with Lava in the environment of 3.10"
+	@echo "make docs       the documentation as HTML (docs/_build/html); any warning is an error"
 	@echo "make bench      training and backends against the alternatives, results to benchmarks/results/"
 	@echo "make clean      remove the virtual environments and caches"
 
 demo: $(VENV)/installed-all
 	$(PY) -m sparsespike.cli demo --out runs/demo
 
-test: lint suite
+test: lint docs suite
 
 suite: $(VENV)/installed-dev
 	$(PY) -m pytest -q -m "not full" --durations=10
@@ -26,7 +27,7 @@ suite: $(VENV)/installed-dev
 test-3.12: .venv/installed-all
 	SPARSESPIKE_LAVA_PYTHON=$(CURDIR)/.venv/bin/python $(MAKE) suite VERSION=3.12
 
-test-full: lint
+test-full: lint docs
 	$(PY) -m pytest -q --durations=20
 
 lint: $(VENV)/installed-dev
@@ -34,6 +35,9 @@ lint: $(VENV)/installed-dev
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
+
+docs: $(VENV)/installed-dev
+	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 bench: $(VENV)/installed-dev
 	$(PY) benchmarks/training.py
@@ -50,4 +54,4 @@ $(VENV)/installed-dev: $(VENV)/installed-all
 	touch $@
 
 clean:
-	rm -rf .venv .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* build docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
