@@ -22,7 +22,9 @@ from sparsespike.cli.compare import run_recorded
 from sparsespike.cli.console import err, out, print_json, print_prose, print_table
 from sparsespike.cli.convert import convert_run
 from sparsespike.cli.doctor import small_network
+from sparsespike.cli.made_by import made_by
 from sparsespike.cli.options import DEFAULT_STEPS, Backends, Images, Json, Steps, chosen_backends, spread
+from sparsespike.cli.rasters import rasters
 from sparsespike.cli.results import accuracy_by_step, run_document
 from sparsespike.cli.simulate import print_ledger, print_runs
 from sparsespike.cli.train import TrainingBars
@@ -32,6 +34,7 @@ from sparsespike.common.files import write_text
 from sparsespike.energy.ledger import Ledger
 from sparsespike.energy.model import Saving
 from sparsespike.energy.plots import AccuracyCurve, accuracy_figure, energy_figure, events_figure, save_figure
+from sparsespike.energy.report.account import Account as ExactAccount
 from sparsespike.export.fidelity import LayerDifference, integer_levels, layer_differences
 from sparsespike.export.graph import SpikingGraph
 from sparsespike.export.graphfile import save_graph
@@ -76,7 +79,7 @@ def demo(
     test = load("digits").test
     inputs, labels = spread(test, images)
     accounts = [_account(name, folder / name, inputs, test, backends, steps) for name in NETWORKS]
-    saving = _write(folder, accounts, labels)
+    saving = _write(folder, accounts, inputs, labels)
     if as_json:
         print_json({account.name: _document(account, labels) for account in accounts} | {"saving": saving})
         return
@@ -142,12 +145,15 @@ def _document(account: Account, labels: NDArray[np.int64]) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, accounts: list[Account], labels: NDArray[np.int64]) -> str:
+def _write(folder: Path, accounts: list[Account], inputs: NDArray[np.int64], labels: NDArray[np.int64]) -> str:
     """Write results and plots; give the saving in words."""
     for account in accounts:
-        write_text(
-            folder / account.name / "results.json", json.dumps(_document(account, labels), indent=1, default=np.ndarray.tolist)
-        )
+        document = _document(account, labels) | {
+            "account": ExactAccount.of(account.ledger).to_dict(),
+            "rasters": rasters(account.graph, inputs, labels, account.runs[0].steps),
+            "made_by": made_by(),
+        }
+        write_text(folder / account.name / "results.json", json.dumps(document, default=np.ndarray.tolist))
         write_text(folder / account.name / "ledger.csv", account.ledger.to_frame().to_csv(index=False))
         title = f"{account.name}: synaptic events, {account.runs[0].images} digits, T = {account.runs[0].steps}"
         save_figure(events_figure(account.ledger, title=title), folder / f"events_{account.name}.png")

@@ -21,6 +21,7 @@ from sparsespike.cli.convert import (
     has_trained_thresholds,
     natural_method,
 )
+from sparsespike.cli.made_by import made_by
 from sparsespike.cli.options import DEFAULT_STEPS, Data, Json, counted_progress, images_for
 from sparsespike.common.errors import ConfigError, GraphError
 from sparsespike.common.extras import require
@@ -157,7 +158,7 @@ def _write(folder: Path, diagnosis: Diagnosis, document: dict[str, Any]) -> None
     }
     for name, figure in figures.items():
         save_figure(figure(diagnosis), folder / f"{name}.png")
-    write_text(folder / "diagnosis.json", json.dumps(document, indent=1))
+    write_text(folder / "diagnosis.json", json.dumps(document | {"made_by": made_by()}, indent=1))
 
 
 def _print(diagnosis: Diagnosis, title: str) -> None:

@@ -11,6 +11,7 @@ import typer
 from sparsespike.ann.config import DEVICES, PRECISIONS
 from sparsespike.ann.finetune_config import INITIAL, LEARNING_RATE, QUIRKS, STAGES, FinetuneConfig
 from sparsespike.cli.console import err, out, print_json, print_table
+from sparsespike.cli.made_by import write_made_by
 from sparsespike.cli.options import Download, Json, whole_numbers
 from sparsespike.cli.train import TrainingBars
 from sparsespike.common.errors import ConfigError
@@ -82,6 +83,7 @@ def finetune(
     except TrainingInterrupted as interrupt:
         err.print(f"{interrupt}: the same command with --resume", highlight=False, markup=False)
         raise typer.Exit(130) from interrupt
+    write_made_by(result.folder)
     summary = json.loads((result.folder / "summary.json").read_text(encoding="utf-8"))
     if as_json:
         print_json(summary)

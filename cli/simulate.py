@@ -18,6 +18,7 @@ from sparsespike.backends.bulk import BulkResult, run_blocks
 from sparsespike.backends.native import NativeBackend
 from sparsespike.cli.choice import chosen_steps
 from sparsespike.cli.console import print_json, print_prose, print_table
+from sparsespike.cli.made_by import made_by
 from sparsespike.cli.options import (
     Backends,
     Data,
@@ -28,10 +29,12 @@ from sparsespike.cli.options import (
     counted_progress,
     images_for,
 )
+from sparsespike.cli.rasters import rasters
 from sparsespike.cli.results import accuracy_by_step, run_document
 from sparsespike.common.errors import ConfigError
 from sparsespike.common.files import write_text
 from sparsespike.energy.ledger import Ledger
+from sparsespike.energy.report.account import Account
 from sparsespike.export.graph import SpikingGraph
 from sparsespike.export.graphfile import load_graph
 
@@ -62,7 +65,9 @@ def simulate(
         typer.Option(help="native: measured, one event at a time; or computed, spikes x fan-out, in the faster compiled kernel."),
     ] = "measured",
     max_synapses: MaxSynapses = None,
-    results: Annotated[Path | None, typer.Option("--out", help="Write the counts to this JSON file.")] = None,
+    results: Annotated[
+        Path | None, typer.Option("--out", help="Write counts, ledger and a few rasters to this JSON file.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run test images on one or several backends: accuracy, spikes, and the ledger of synaptic events.
@@ -99,7 +104,13 @@ def simulate(
         "runs": [run_document(network, run, labels) for run in runs],
     }
     if results:
-        write_text(results, json.dumps(document, indent=1, default=np.ndarray.tolist))
+        further = {
+            "account": Account.of(ledger).to_dict(),
+            "rasters": rasters(network, inputs, labels, time_steps),
+            "provenance": network.provenance,
+            "made_by": made_by(),
+        }
+        write_text(results, json.dumps(document | further, default=np.ndarray.tolist))
     if as_json:
         print_json(document)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,15 +17,18 @@ from sparsespike.ann.topology import Topology
 from sparsespike.ann.topology.report import LayerReport, report_layers
 from sparsespike.ann.topology.science import active_share, shared_links
 from sparsespike.cli.console import ABSENT, err, out, print_json, print_table
+from sparsespike.cli.made_by import made_by
 from sparsespike.cli.options import Json, counted_progress
 from sparsespike.common.errors import DataError, ModelError
 from sparsespike.common.extras import require
 from sparsespike.common.figures import save_figure
+from sparsespike.common.files import write_text
 
 if TYPE_CHECKING:
     from sparsespike.ann.models import MLPSpec
 
 FIGURES = ("topology_degrees.png", "topology_ccdf.png", "topology_epochs.png")
+DOCUMENT = "topology.json"
 
 
 def topology(
@@ -33,7 +37,9 @@ def topology(
         str | None,
         typer.Option(help="Where the data set is now, if no longer where the run found it; for the initial topology."),
     ] = None,
-    plots: Annotated[bool, typer.Option(help="Write degree distributions and curves as PNG beside the run.")] = True,
+    plots: Annotated[
+        bool, typer.Option(help="Write degree distributions and curves as PNG, and the numbers as topology.json, beside the run.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Show what evolution did: links, degrees, power laws, active neurons and small-worldness of every layer, initial and final.
@@ -65,16 +71,16 @@ def topology(
     active = {name: active_share(chain) for name, chain in chains.items()}
     itop = _itop(run, known["epoch"])
     overlap = None if initial is None else [shared_links(*layers) for layers in zip(initial, final, strict=True)]
+    document = {
+        "run": str(run),
+        "epoch": known["epoch"],
+        "active_neurons": active,
+        "itop": itop,
+        "overlap_with_initial": overlap,
+        "layers": [{name: reports[name][index].to_dict() for name in chains} for index in range(len(final))],
+    }
     if as_json:
-        layers = [{name: reports[name][index].to_dict() for name in chains} for index in range(len(final))]
-        document = {
-            "run": str(run),
-            "epoch": known["epoch"],
-            "active_neurons": active,
-            "itop": itop,
-            "overlap_with_initial": overlap,
-        }
-        print_json(document | {"layers": layers})
+        print_json(document)
     else:
         for index in range(len(final)):
             _print_layer(index, {name: reports[name][index] for name in chains}, overlap)
@@ -84,8 +90,9 @@ def topology(
         out.print(f"Links ever active by then (ITOP): {explored}", highlight=False)
     if plots:
         _draw(run, final, initial)
+        write_text(run / DOCUMENT, json.dumps(document | {"made_by": made_by()}, indent=1))
         if not as_json:
-            out.print(f"Wrote {', '.join(FIGURES)} to {run}")
+            out.print(f"Wrote {', '.join((*FIGURES, DOCUMENT))} to {run}")
 
 
 def _initial(config: TrainConfig, spec: MLPSpec, data: str | None) -> list[Topology]:

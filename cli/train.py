@@ -16,6 +16,7 @@ from sparsespike.ann.progress import EpochRecord, TrainProgress
 from sparsespike.ann.topology import RECIPES
 from sparsespike.ann.topology.conv import ConvMode
 from sparsespike.cli.console import err, out, print_json, print_table
+from sparsespike.cli.made_by import write_made_by
 from sparsespike.cli.options import Download, Json, whole_numbers
 from sparsespike.common.errors import ConfigError
 from sparsespike.common.extras import require
@@ -115,6 +116,7 @@ def train(
     except TrainingInterrupted as interrupt:
         err.print(f"{interrupt}: the same command with --resume", highlight=False, markup=False)
         raise typer.Exit(130) from interrupt
+    write_made_by(result.folder)
     summary = json.loads((result.folder / "summary.json").read_text(encoding="utf-8"))
     if as_json:
         print_json(summary)
