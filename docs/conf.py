@@ -30,12 +30,16 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpyd
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"sparsespike {version}"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
+html_show_copyright = False
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
+default_role = "code"
 numpydoc_show_class_members = False
 
 # matplotlib is imported where a figure is drawn, so that its name is known to type checkers alone.
@@ -127,4 +131,5 @@ def insert_commands(app: Sphinx, page: str, source: list[str]) -> None:
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", insert_commands)
+    app.connect("env-get-outdated", lambda *_: ["commands"])
     app.connect("missing-reference", resolve)

@@ -34,6 +34,15 @@ QUICK = {"README.md", "docs/quickstart.md", "docs/format.md"}
 """Pages that run in the ordinary suite; the others are full checks."""
 NOT_RUN = {
     "README.md": ["it makes the environment that the tests run in"],
+    "docs/backends.md": ["the example backend would have to be installed in the environment of the tests"],
+    "docs/benchmarks.md": ["an hour on a quiet machine"] * 2,
+    "docs/conversion.md": ["the images are not at hand, and it takes a day"],
+    "docs/quickstart.md": ["it makes the environment that the tests run in"],
+    "docs/training.md": [
+        "27 runs, a quarter of an hour; the tests of the command run a smaller one",
+        "downloads, and hours",
+        "the images are not at hand, and it takes days",
+    ],
 }
 """Every block that no test runs, and why."""
 
@@ -83,7 +92,7 @@ def lines(code: str) -> Iterator[str]:
 
 
 def commands() -> list[str]:
-    """Every command line of the pages, of the help texts, and of the examples' first lines."""
+    """Every command line of the pages' blocks and of the help texts."""
     found = [line for page in PAGES for block in blocks(page) if block.language == "bash" for line in lines(block.code)]
     assert isinstance(COMMANDS, TyperGroup)
     for command in COMMANDS.commands.values():
@@ -147,6 +156,18 @@ def test_there_are_command_lines_of_every_command() -> None:
     assert {line.split()[1] for line in commands() if line.startswith("sparsespike ")} >= set(COMMANDS.commands)
 
 
+def test_commands_within_the_text_exist() -> None:
+    """Those in backticks may leave out arguments: their words and options are checked."""
+    for page in PAGES:
+        for line in re.findall(r"`(sparsespike [a-z][^`]*)`", (ROOT / page).read_text(encoding="utf-8")):
+            command: Any = COMMANDS
+            words = shlex.split(line)[1:]
+            while isinstance(command, TyperGroup) and words:
+                command = command.commands[words.pop(0)]
+            known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+            assert {word for word in words if word.startswith("-")} <= known, f"{page}: {line}"
+
+
 @pytest.mark.parametrize("line", commands())
 def test_a_command_line_is_accepted(line: str) -> None:
     program, *arguments = shlex.split(line, comments=True)
@@ -158,7 +179,8 @@ def test_every_block_says_what_it_is(page: str) -> None:
     """No command hides in a block that is not run, and none is left out of the runs but those listed here."""
     for block in blocks(page):
         assert block.language in {"bash", "python"} | _SHOWN | _DIRECTIVES, block.where
-        assert block.mark in ("", "prints") or block.reason or not block.mark.startswith(("not run", "prints")), block.where
+        # Near misses, such as a mark without its colon, are no marks; other comments are none of ours.
+        assert block.mark == "prints" or block.reason or not re.match("not|print|run|skip", block.mark), block.where
         if block.language == "text":
             assert not re.search(rf"^(?:\$ )?(?:{'|'.join(_PROGRAMS)}) ", block.code, re.MULTILINE), block.where
     assert [block.reason for block in blocks(page) if block.reason] == NOT_RUN.get(page, [])

@@ -679,7 +679,7 @@ def test_random_graphs_round_trip(tmp_path: Path, data: st.DataObject) -> None:
 
 def test_the_reader_in_the_specification_works(every_kind: SpikingGraph) -> None:
     text = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
-    code = text.split("```python\n")[1].split("```")[0].replace('open("graph.safetensors", "rb").read()', "CONTENT")
+    code = text.split("```python\n")[1].split("```")[0].replace('Path("graph.safetensors").read_bytes()', "CONTENT")
     names: dict[str, Any] = {"CONTENT": GOLDEN.read_bytes()}
     exec(code, names)
     assert names["description"]["provenance"] == every_kind.provenance
