@@ -3,8 +3,9 @@
 A population takes a *shift* s: its membranes, thresholds and biases on the chip are 2^s times those of the graph, in words of 24
 bits. A weight is a mantissa of 8 bits and, with both signs in one projection, an even one of 9 bits, times a power of two that
 the projection shares: weight * 2^s = mantissa * 2^exponent. A bias is a mantissa of 13 bits times a power of two of its own.
-A graph of odd 8-bit weights takes s = 1, in which their mantissas are even; one that does not fit is refused. Nothing is rounded
-on the way to Lava: ``round_biases`` gives a graph whose biases fit, for every backend to run.
+A graph of odd 8-bit weights takes s = 1, in which their mantissas are even; one that does not fit is refused. Populations of
+kind ``lif`` always take s = 0: their decay is rounded in the unit of the membrane, and a finer one would give other spikes.
+Nothing is rounded on the way to Lava: ``round_biases`` gives a graph whose biases fit, for every backend to run.
 
 The widths are those that the models of lava-nc 0.10.0 declare: membranes, graded spikes and thresholds of 24 bits
 (``lava/proc/graded/models.py``, ``lava/proc/sdn/models.py``), weights and their signs (``lava/utils/weightutils.py``), biases
@@ -105,7 +106,7 @@ def fixed_layout(graph: SpikingGraph, format: Format = PROGRAMMED) -> tuple[Layo
         if name == source.name:
             continue
         population = graph.population(name)
-        for shift in format.shifts:
+        for shift in _shifts(population, format):
             found = _exponents(graph, name, shift, format)
             if found is not None:
                 shifts[name] = shift
@@ -115,6 +116,11 @@ def fixed_layout(graph: SpikingGraph, format: Format = PROGRAMMED) -> tuple[Layo
         else:
             reasons += _weight_reasons(graph, name, format)
     return Layout(shifts, exponents), reasons
+
+
+def _shifts(population: Population, format: Format) -> range:
+    """Shifts that may be tried."""
+    return range(1) if population.kind == "lif" else format.shifts
 
 
 def _exponents(graph: SpikingGraph, name: str, shift: int, format: Format) -> dict[Key, int] | None:
@@ -145,12 +151,15 @@ def _weights(connection: Connection) -> NDArray[np.int64]:
 
 def _weight_reasons(graph: SpikingGraph, name: str, format: Format) -> list[str]:
     reasons = []
+    population = graph.population(name)
+    unit = ", in the unit of a membrane that leaks (even where both signs occur)" if population.kind == "lif" else ""
     for projection in graph.into(name):
         values = _weights(projection.connection)
-        if all(weight_exponent(projection.connection, shift, format.exponents) is None for shift in format.shifts):
+        shifts = _shifts(population, format)
+        if all(weight_exponent(projection.connection, shift, format.exponents) is None for shift in shifts):
             reasons.append(
                 f"projection {projection.pre!r} -> {name!r} has weights {values.min()}..{values.max()}, expected mantissas of 8 "
-                f"bits with one exponent; {_BITS_ADVICE}"
+                f"bits with one exponent{unit}; {_BITS_ADVICE}"
             )
     return reasons or [
         f"the projections into population {name!r} have weights of units too far apart for one membrane; {_BITS_ADVICE}"
@@ -274,7 +283,8 @@ def check_injected(graph: SpikingGraph, name: str, injected: NDArray[np.int64], 
     """
     population, shift = graph.population(name), layout.shifts[name]
     later = population.bias * (population.bias_mode == "every_step") + injected * (graph.input.bias_mode == "every_step")
-    for register in (population.bias + injected, later):
+    # Of kind lif what is injected joins the current and the bias the membrane: two registers.
+    for register in (injected,) if population.kind == "lif" else (population.bias + injected, later):
         wrong = np.argwhere(~is_bias(register, shift))
         if len(wrong):
             image, neuron = wrong[0]

@@ -76,9 +76,10 @@ class Job:
     populations, projections : tuple
         Those that run inside Lava.
     arrays : mapping of str to array
-        ``population/<i>/{threshold, threshold_neg, v_init, bias, values, injected}``, of kind ``aec`` also ``thresholds``, shape
-        (2, slots); ``projection/<k>/{pointers, indices, values}`` and ``payloads``, shape (2, slots), if the presynaptic
-        population is of kind ``aec``. Row 0 belongs to the primary spike, row 1 to the compensation.
+        ``population/<i>/{threshold, threshold_neg, v_init, bias, values, injected}``, of kind ``lif`` also ``decay_current`` and
+        ``decay_voltage``, of kind ``aec`` also ``thresholds``, shape (2, slots); ``projection/<k>/{pointers, indices, values}``
+        and ``payloads``, shape (2, slots), if the presynaptic population is of kind ``aec``. Row 0 belongs to the primary spike,
+        row 1 to the compensation.
     """
 
     model: Model
@@ -160,6 +161,9 @@ def describe(
         for field in ("threshold", "threshold_neg", "v_init", "bias"):
             if getattr(population, field) is not None:
                 arrays[f"population/{i}/{field}"] = _membranes(getattr(population, field), name, layout)
+        for field in ("decay_current", "decay_voltage"):
+            if getattr(population, field) is not None:
+                arrays[f"population/{i}/{field}"] = getattr(population, field)
         if population.kind == "aec":
             arrays[f"population/{i}/thresholds"] = _membranes(_of_both_spikes(population, "threshold"), name, layout)
     for projection in graph.projections:

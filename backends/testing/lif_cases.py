@@ -1,4 +1,7 @@
-"""Directed cases of kind ``lif``: membranes and currents that decay, rounded toward zero."""
+"""Directed cases of kind ``lif``: membranes and currents that decay, rounded toward zero.
+
+Weights of both signs are even, which fixed point on Loihi asks for where the unit of the membrane is given.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,7 @@ def lif_toward_zero() -> Case:
     bias = [1, -1, 5, -5, 3, -3, 1, -1]
     decays = [1, 1, 1, 1, 4095, 4095, 0, 0]
     kicked = lif_population("hidden", [2, 2, 4, 4, 2, 2, 9, 9], decays, bias=bias, bias_mode="once", reset="subtract")
-    weights: list[ArrayLike] = [[[0, 0, 1, -1, 1, -1, 1, -1]], np.eye(8, dtype=int)]
+    weights: list[ArrayLike] = [[[0, 0, 2, -2, 2, -2, 2, -2]], np.eye(8, dtype=int)]
     return _chain([_input(1, 0, 3), kicked, _readout(8)], weights, [[0], [1], [3]], 10)
 
 
@@ -95,7 +98,7 @@ def lif_current() -> Case:
     decay_current = [2048, 2048, 4096, 0, 1024]
     leaky = lif_population("hidden", [14, 15, 14, 40, 9], [0, 0, 0, 0, 512], decay_current)
     deeper = lif_population("deeper", [9, 4], [100, 4000], [300, 2000], reset="subtract", bias=[0, 1])
-    weights = [[[8] * 5], [[3, -1], [2, 1], [5, 5], [-4, 2], [1, 1]], [[1, -1], [2, 3]]]
+    weights = [[[8] * 5], [[6, -2], [4, 2], [10, 10], [-8, 4], [2, 2]], [[1, -1], [2, 3]]]
     return _chain([_input(1, -1, 2, "once"), leaky, deeper, _readout(2)], weights, [[1], [2], [0], [-1]], 9)
 
 
@@ -111,7 +114,7 @@ def lif_every_field() -> Case:
         threshold = rng.integers(1, 400, size)
         populations.append(lif_population(name, threshold, *decays, bias=bias, v_init=v_init, reset=reset))
     populations.append(_readout(2))
-    weights = [rng.integers(-30, 50, (3, size)), rng.integers(-90, 140, (size, size)), rng.integers(-3, 4, (size, 2))]
+    weights = [2 * rng.integers(-15, 25, (3, size)), 2 * rng.integers(-45, 70, (size, size)), rng.integers(-3, 4, (size, 2))]
     return _chain(populations, weights, [[9, 9, 9], [0, 0, 0], [-4, 2, 1], [0, 0, 0], [1, 0, 3]], 15)
 
 
@@ -124,12 +127,12 @@ def lif_beside_others() -> Case:
     )
     joined = lif_population("joined", [9, 5], [1500, 90], [2048, 600], reset="subtract")
     pairs = {
-        ("input", "leaky"): [[3, 1, 1], [-1, 2, 0]],
+        ("input", "leaky"): [[6, 2, 2], [-2, 4, 0]],
         ("input", "plain"): [[1, 2], [2, -1]],
         ("leaky", "signed"): [[2, -3], [-2, 5], [1, 0]],
         ("plain", "signed"): [[-3, 1], [2, -2]],
-        ("leaky", "joined"): [[4, 0], [0, -3], [2, 2]],
-        ("signed", "joined"): [[3, 7], [-6, 2]],
+        ("leaky", "joined"): [[8, 0], [0, -6], [4, 4]],
+        ("signed", "joined"): [[6, 14], [-12, 4]],
         ("input", "joined"): [[1, 0], [0, 1]],
         ("joined", "readout"): [[2, -1], [1, 5]],
         ("plain", "readout"): [[1, 0], [0, -1]],
@@ -155,8 +158,8 @@ def lif_wide() -> Case:
 def lif_convolution() -> Case:
     """Leaky neurons behind convolutions, each channel with its own decay."""
     rng = np.random.default_rng(3)
-    first = Conv2dConnection(rng.integers(-6, 9, (3, 1, 3, 3), np.int32), (1, 5, 5), padding=(1, 1))
-    second = Conv2dConnection(rng.integers(-6, 9, (2, 3, 2, 2), np.int32), (3, 5, 5), stride=(2, 2))
+    first = Conv2dConnection(2 * rng.integers(-3, 5, (3, 1, 3, 3), np.int32), (1, 5, 5), padding=(1, 1))
+    second = Conv2dConnection(2 * rng.integers(-3, 5, (2, 3, 2, 2), np.int32), (3, 5, 5), stride=(2, 2))
     populations = [
         Population(name="input", shape=(1, 5, 5), kind="input", value_range=(0, 3)),
         lif_population("conv1", [17] * 75, np.repeat([300, 2048, 4000], 25), np.repeat([4096, 1000, 0], 25), shape=(3, 5, 5)),

@@ -14,6 +14,7 @@ from sparsespike.backends.lava.clock import Clock, Window
 from sparsespike.backends.lava.failure import guarded
 from sparsespike.backends.lava.firing import compile_fire
 from sparsespike.backends.lava.job import PopulationJob
+from sparsespike.export.population import decayed
 
 
 class PopulationDynamics:
@@ -26,7 +27,7 @@ class PopulationDynamics:
     a_in, s_out : ports
         With ``recv`` and ``send``; only those that the kind has.
     v, u : array, shape (block, N)
-        Membranes, and what arrived in a decode window.
+        Membranes; and currents, of kind ``aec`` what arrived in a decode window.
     """
 
     time_step: int
@@ -94,16 +95,19 @@ class Integrating(PopulationDynamics):
         if window.step == 0:
             v[:] = self.arrays["v_init"]
         v += current[: window.rows]
+        self.inject(v, window)
         self.add_bias(v, window)
         return v
 
+    def inject(self, values: NDArray[Any], window: Window) -> None:
+        """Add what is injected, if anything is, to values of shape (rows, N), in place."""
+        if "injected" in self.arrays and (window.step == 0 or self.population.injected_every_step):
+            values += self.arrays["injected"][window.images]
+
     def add_bias(self, v: NDArray[Any], window: Window) -> None:
-        """Add the bias and what is injected like one to membranes, in place, and check them."""
-        first = window.step == 0
-        if self.biased and (first or self.population.every_step):
+        """Add the bias to membranes, in place, and check them."""
+        if self.biased and (window.step == 0 or self.population.every_step):
             v += self.arrays["bias"]
-        if "injected" in self.arrays and (first or self.population.injected_every_step):
-            v += self.arrays["injected"][window.images]
         self.check("membrane", v, window)
 
     def receive(self, window: Window | None) -> NDArray[Any]:
@@ -147,6 +151,27 @@ class Firing(Integrating):
         self.compiled_fire(v, self.arrays["threshold"], to_zero, emitted, spikes, by_step[:, window.step])
 
 
+class LeakyFiring(Firing):
+    """As ``Firing``, with currents and membranes that decay."""
+
+    def integrate(self, window: Window | None) -> NDArray[Any]:
+        current = self.receive(window)
+        rows = 0 if window is None else window.rows
+        u, v = self.u[:rows], self.v[:rows]
+        if window is None:
+            return v
+        if window.step == 0:
+            u[:], v[:] = 0, self.arrays["v_init"]
+        u[:] = decayed(u, self.arrays["decay_current"])
+        u += current[:rows]
+        self.inject(u, window)
+        self.check("current with its memory", u, window)
+        v[:] = decayed(v, self.arrays["decay_voltage"])
+        v += u
+        self.add_bias(v, window)
+        return v
+
+
 class SignedFiring(Firing):
     """As ``Firing``, and takes spikes back."""
 
@@ -181,6 +206,7 @@ class Encoding(Integrating):
         if window.step == 0:
             v[:] = self.u[: window.rows]
             v += self.arrays["v_init"]
+            self.inject(v, window)
             self.add_bias(v, window)
             self.u[:] = 0
             fired[:] = 0
@@ -201,6 +227,7 @@ DYNAMICS: dict[str, type[PopulationDynamics]] = {
     "input": Emitting,
     "if": Firing,
     "signed_if": SignedFiring,
+    "lif": LeakyFiring,
     "aec": Encoding,
     "readout": Reading,
 }

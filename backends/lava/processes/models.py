@@ -124,6 +124,26 @@ class FixedSignedIntegrateAndFire(FixedPoint, dynamics.SignedFiring, LavaModel):
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
 
 
+@implements(proc=populations.LeakyIntegrateAndFire, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("floating_pt")
+class FloatingLeakyIntegrateAndFire(FloatingPoint, dynamics.LeakyFiring, LavaModel):
+    """Leaky integrate-and-fire in floating point."""
+
+    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
+    u: NDArray[np.float64] = LavaPyType(np.ndarray, np.float64)
+
+
+@implements(proc=populations.LeakyIntegrateAndFire, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class FixedLeakyIntegrateAndFire(FixedPoint, dynamics.LeakyFiring, LavaModel):
+    """Leaky integrate-and-fire in fixed point."""
+
+    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
+    u: NDArray[np.int32] = LavaPyType(np.ndarray, np.int32, precision=24)
+
+
 @implements(proc=populations.AdaptiveEventCode, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("floating_pt")
@@ -149,6 +169,7 @@ MODELS: dict[str, dict[str, type[LavaModel]]] = {
         "input": InputModel,
         "if": FloatingIntegrateAndFire,
         "signed_if": FloatingSignedIntegrateAndFire,
+        "lif": FloatingLeakyIntegrateAndFire,
         "aec": FloatingAdaptiveEventCode,
         "readout": FloatingReadout,
     },
@@ -156,6 +177,7 @@ MODELS: dict[str, dict[str, type[LavaModel]]] = {
         "input": InputModel,
         "if": FixedIntegrateAndFire,
         "signed_if": FixedSignedIntegrateAndFire,
+        "lif": FixedLeakyIntegrateAndFire,
         "aec": FixedAdaptiveEventCode,
         "readout": FixedReadout,
     },

@@ -26,8 +26,8 @@ class Population(AbstractProcess):  # type: ignore[misc]  # Lava is not typed
     clock : Clock
     arrays : dict of str to array
         ``values`` (input), ``threshold``, ``threshold_neg``, ``v_init``, ``bias`` and, if a first projection was computed
-        outside, ``injected``; shape (N,), but for ``values`` and ``injected``: (images, N). Of kind ``aec`` also ``thresholds``,
-        shape (2, slots).
+        outside, ``injected``; shape (N,), but for ``values`` and ``injected``: (images, N). Of kind ``lif`` also
+        ``decay_current`` and ``decay_voltage``, shape (N,), of kind ``aec`` ``thresholds``, shape (2, slots).
     record : dict of str to shared array
         Where results go: ``positive``, ``negative`` of shape (images, N) and ``positive_by_step``, ``negative_by_step`` of shape
         (images, steps); ``raster`` of shape (images, steps, N) if wanted. For the readout only ``readout``, of that shape.
@@ -69,6 +69,14 @@ class IntegrateAndFire(Population):
         self.v = Var(shape=self.shape, init=0)
 
 
+class LeakyIntegrateAndFire(IntegrateAndFire):
+    """u = u - decay + a_in; v = v - decay + u + bias; fires as ``IntegrateAndFire``."""
+
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(**parameters)
+        self.u = Var(shape=self.shape, init=0)
+
+
 class SignedIntegrateAndFire(IntegrateAndFire):
     """As ``IntegrateAndFire``, and -1 (v += threshold_neg) where v <= -threshold_neg and the net spike count is above 0."""
 
@@ -89,6 +97,7 @@ PROCESSES: dict[str, type[Population]] = {
     "input": Input,
     "if": IntegrateAndFire,
     "signed_if": SignedIntegrateAndFire,
+    "lif": LeakyIntegrateAndFire,
     "aec": AdaptiveEventCode,
     "readout": Readout,
 }

@@ -47,7 +47,7 @@ SIDE_BY_SIDE = 64
 
 
 class Population(AbstractProcess):  # type: ignore[misc]  # Lava is not typed
-    """Neurons of one kind: input, if, signed_if, aec or readout."""
+    """Neurons of one kind: input, if, signed_if, lif, aec or readout."""
 
     def __init__(self, *, images: int, **parameters: Any) -> None:
         super().__init__(parameters={"images": images, **parameters})
@@ -134,6 +134,13 @@ class PopulationModel(Model):
         v, arrays = self.v, self.arrays
         if step == 0:
             v[:] = arrays["v_init"]
+        if self.kind == "lif":
+            if step == 0:
+                self.u[:] = 0
+            self.u[:] = decayed(self.u, arrays["decay_current"]) + current
+            self.check("current with its memory", self.u, self.limit)
+            v[:] = decayed(v, arrays["decay_voltage"])
+            current = self.u
         if step == 0 or self.kind != "aec":
             v += current
         if step == 0 or self.every_step:
@@ -194,6 +201,14 @@ class SynapsesModel(Model):
             self.ring[slot] += (self.into @ values.T).T << self.exponent
             self.events[:, step] += (values != 0) @ self.fan_out
         self.check("current", self.ring[slot], self.limit)
+
+
+def decayed(values: Ints, decay: Ints) -> Ints:
+    """What is left of values after a step, a decay of 4096 keeping nothing; rounded toward zero."""
+    keep = 4096 - decay
+    whole, rest = np.divmod(np.abs(values), 4096)
+    left: Ints = np.sign(values) * (whole * keep + rest * keep // 4096)
+    return left
 
 
 def shared(*shape: int) -> Ints:
