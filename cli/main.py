@@ -18,6 +18,8 @@ from sparsespike.cli.export import export
 from sparsespike.cli.finetune import finetune
 from sparsespike.cli.inspect import inspect
 from sparsespike.cli.mapping import mapping
+from sparsespike.cli.paper import paper
+from sparsespike.cli.report import report
 from sparsespike.cli.simulate import simulate
 from sparsespike.cli.sweep import sweep
 from sparsespike.cli.topology import topology
@@ -30,9 +32,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Train sparse, convert to a spiking graph, run it on native, Brian2 and Lava, and reconcile every synaptic event.",
 )
-for command in (train, topology, finetune, convert, diagnose, simulate, compare, inspect, mapping, export, doctor, demo):
+for command in (train, topology, finetune, convert, diagnose, simulate, compare, inspect, mapping, export, report, doctor, demo):
     app.command()(command)
 app.add_typer(benchmark, name="benchmark")
+app.add_typer(paper, name="paper")
 app.add_typer(sweep, name="sweep")
 
 
