@@ -26,13 +26,15 @@ class Clock:
     """The local time of a population that takes its first local step at global step ``start``.
 
     ``block`` images run side by side; one block follows the other without a pause: local step t of block g is global step
-    start + g * steps + t. Global steps are counted from 0, Lava's time steps from 1.
+    start + g * steps + t. Global steps are counted from 0, Lava's time steps from 1. The first of the ``images`` images is number
+    ``first`` of the run.
     """
 
     steps: int
     images: int
     block: int
     start: int
+    first: int = 0
 
     @property
     def last(self) -> int:
@@ -45,8 +47,8 @@ class Clock:
         if local < 0 or time_step > self.last:
             return None
         block, step = divmod(local, self.steps)
-        first = block * self.block
-        return Window(first, min(self.block, self.images - first), step)
+        before = block * self.block
+        return Window(self.first + before, min(self.block, self.images - before), step)
 
 
 def first_step(graph: SpikingGraph, name: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -42,74 +43,109 @@ def run_job(job: Job) -> dict[str, NDArray[Any]]:
         readings of the monotonic clock, in seconds.
     """
     results = _shared_results(job)
-    populations = [_population(job, results, i) for i in range(len(job.populations))]
-    projections = [_projection(job, results, populations, k) for k in range(len(job.projections))]
     # Naming every model spares Lava the search for them.
-    models, counters = (_chain if job.shape == "chain" else _fused)(job.model, populations, projections)
+    models, counters = (_chain if job.shape == "chain" else _fused)(job, results)
     configuration = Loihi2SimCfg(select_tag=job.model, exception_proc_model_map=models)
     compile_gather(SYNAPTIC[job.model].name)
     compile_fire(CURRENT[job.model].name)
     roots = []
     for process in models:
-        if process.runtime is None:  # without its input a network may fall into parts, each with a runtime of its own
+        if process.runtime is None:  # networks of their own, each with a runtime of its own: images, or parts without their input
             process.create_runtime(run_cfg=configuration, compile_config={"pypy_channel_size": CHANNEL_SLOTS})
             roots.append(process)
     results["built"] = np.array(time.monotonic())
     with _deaths_reported():
         for root in roots:
-            root.run(RunSteps(num_steps=max(population["clock"].last for population in populations)))
+            last = max(clock.last for clock in _clocks(job, _parts(job)[0]))
+            root.run(RunSteps(num_steps=last, blocking=False))
+        for root in roots:
+            root.wait()
         results["ran"] = np.array(time.monotonic())
         events = np.concatenate([counter.get() for counter in counters]) if counters else np.zeros(0)
-    for k in range(len(projections)):
-        results[f"projection/{k}/events"] = events[k : k + 1].astype(np.int64)
+    for k in range(len(job.projections)):
+        results[f"projection/{k}/events"] = events[k :: len(job.projections)].sum(keepdims=True).astype(np.int64)
     for root in roots:
         root.stop()
     return results
 
 
-def _population(job: Job, results: dict[str, NDArray[Any]], i: int) -> dict[str, Any]:
+Images = tuple[int, int]
+"""The first of some images, and how many they are."""
+
+
+def _parts(job: Job) -> list[Images]:
+    """Images of each network: a chain takes all; there are as many fused networks as processors, if there are blocks for them."""
+    blocks = -(-job.images // job.block)
+    networks = 1 if job.shape == "chain" else min(blocks, len(os.sched_getaffinity(0)))
+    each = -(-blocks // networks) * job.block
+    return [(first, min(each, job.images - first)) for first in range(0, job.images, each)]
+
+
+def _clocks(job: Job, images: Images) -> list[Clock]:
+    """The clock of every population."""
+    first, number = images
+    return [Clock(job.steps, number, job.block, population.start, first) for population in job.populations]
+
+
+def _populations(job: Job, results: dict[str, NDArray[Any]], images: Images) -> list[dict[str, Any]]:
     """Parameters of ``populations.Population``."""
-    population, prefix = job.populations[i], f"population/{i}/"
-    clock = Clock(job.steps, job.images, job.block, population.start)
-    return {"population": population, "clock": clock, "arrays": _part(job.arrays, prefix), "record": _part(results, prefix)}
+    return [
+        {
+            "population": job.populations[i],
+            "clock": clock,
+            "arrays": _part(job.arrays, f"population/{i}/"),
+            "record": _part(results, f"population/{i}/"),
+        }
+        for i, clock in enumerate(_clocks(job, images))
+    ]
 
 
-def _projection(job: Job, results: dict[str, NDArray[Any]], populations: list[dict[str, Any]], k: int) -> dict[str, Any]:
+def _projections(job: Job, results: dict[str, NDArray[Any]], images: Images) -> list[dict[str, Any]]:
     """Parameters of ``synapses.Synapses``, and ``pre`` and ``post``: positions in the list of populations."""
-    projection, prefix = job.projections[k], f"projection/{k}/"
-    pre, post = (job.populations[end] for end in (projection.pre, projection.post))
-    return {
-        "label": f"projection {pre.name!r} -> {post.name!r}",
-        "clock": populations[projection.pre]["clock"],
-        "shape": (pre.size, post.size),
-        **asdict(projection),
-        **_part(job.arrays, prefix),
-        **_part(results, prefix),
-    }
+    clocks = _clocks(job, images)
+    parameters = []
+    for k, projection in enumerate(job.projections):
+        pre, post = (job.populations[end] for end in (projection.pre, projection.post))
+        parameters.append(
+            {
+                "label": f"projection {pre.name!r} -> {post.name!r}",
+                "clock": clocks[projection.pre],
+                "shape": (pre.size, post.size),
+                **asdict(projection),
+                **_part(job.arrays, f"projection/{k}/"),
+                **_part(results, f"projection/{k}/"),
+            }
+        )
+    return parameters
 
 
 Network = tuple[dict[AbstractProcess, type], list[Var]]
-"""Processes with the model of each, and the counters of synaptic events, projection by projection."""
+"""Processes with the model of each, and their counters of synaptic events: together, every projection once or several times."""
 
 
-def _chain(model: str, populations: list[dict[str, Any]], projections: list[dict[str, Any]]) -> Network:
+def _chain(job: Job, results: dict[str, NDArray[Any]]) -> Network:
     """A process for every population and every projection, joined by their ports."""
+    (images,) = _parts(job)
+    populations = _populations(job, results, images)
     neurons = [PROCESSES[parameters["population"].kind](**parameters) for parameters in populations]
-    models = {process: MODELS[model][process.population.kind] for process in neurons}
+    models = {process: MODELS[job.model][process.population.kind] for process in neurons}
     counters = []
-    for parameters in projections:
+    for parameters in _projections(job, results, images):
         process = synapses.Synapses(**parameters)
         neurons[parameters["pre"]].s_out.connect(process.s_in)
         process.a_out.connect(neurons[parameters["post"]].a_in)
-        models[process] = synapses.MODELS[model]
+        models[process] = synapses.MODELS[job.model]
         counters.append(process.events)
     return models, counters
 
 
-def _fused(model: str, populations: list[dict[str, Any]], projections: list[dict[str, Any]]) -> Network:
-    """One process for everything."""
-    process = Fused(model=model, populations=populations, projections=projections)
-    return {process: FusedModel}, [process.events]
+def _fused(job: Job, results: dict[str, NDArray[Any]]) -> Network:
+    """One process for everything, once for each part of the images."""
+    processes = []
+    for images in _parts(job):
+        populations, projections = _populations(job, results, images), _projections(job, results, images)
+        processes.append(Fused(model=job.model, populations=populations, projections=projections))
+    return dict.fromkeys(processes, FusedModel), [process.events for process in processes]
 
 
 def _part(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
