@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from queue import SimpleQueue
+from threading import Thread
 from typing import Any, TypeVar
 
 from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
@@ -17,6 +20,9 @@ R = TypeVar("R")
 
 QUIET = {"TERM": "dumb", **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}}
 """Environment of a worker: no bars on the terminal, and sums in one order, whatever the machine."""
+
+PARENT_SECONDS = 0.5
+"""How often a worker looks whether the sweep is still there."""
 
 
 class LocalWorkers:
@@ -59,7 +65,18 @@ class LocalWorkers:
 
 
 def _new_pool() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(max_workers=1, env=QUIET)
+    return ProcessPoolExecutor(max_workers=1, env=QUIET, initializer=_end_with, initargs=(os.getpid(),))
+
+
+def _end_with(parent: int) -> None:
+    """Let this process end when its parent does, were it by a kill: its unit is taken up again by the next run."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_SECONDS)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

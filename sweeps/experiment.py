@@ -271,7 +271,7 @@ def _problem(
     if kind == "extra_forbidden":
         known = _fields(model, place[:-1])
         return f"{path}: unknown key{_nearest(str(place[-1]), known)}; expected {', '.join(known)}"
-    expected = message.removeprefix("Input should be ").removeprefix("Input should ")
+    expected = message.removeprefix("Input should be ").replace("String should match pattern", "a text like")
     return f"{path}: found nothing, expected it" if kind == "missing" else f"{path}: found {found!r}, expected {expected}"
 
 
