@@ -10,6 +10,8 @@ from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING
 
 import typer
+from docutils.nodes import SkipNode, math_block
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util.nodes import make_refnode
 from typer.core import TyperGroup
 
@@ -21,18 +23,20 @@ if TYPE_CHECKING:
     from sphinx.addnodes import pending_xref
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
+    from sphinx.writers.html5 import HTML5Translator
 
 project = "sparsespike"
 author = "the sparsespike authors"
 version = release = installed_version("sparsespike")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpydoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"sparsespike {version}"
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 html_show_copyright = False
+html_math_renderer = "mathml"
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
@@ -128,8 +132,15 @@ def insert_commands(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = source[0].replace("<!-- commands -->", text)
 
 
+def show_math(writer: HTML5Translator, node: Element) -> None:
+    """Formulas as MathML, which browsers draw by themselves: no scripts, and nothing to load from elsewhere."""
+    writer.body.append(tex2mathml(node.astext(), as_block=isinstance(node, math_block)))
+    raise SkipNode
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.add_html_math_renderer("mathml", (show_math, None), (show_math, None))
     app.connect("source-read", insert_commands)
     app.connect("env-get-outdated", lambda *_: ["commands"])
     app.connect("missing-reference", resolve)

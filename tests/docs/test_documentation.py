@@ -52,7 +52,7 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _SHOWN = {"text", "json", "toml"}
-_DIRECTIVES = {"{toctree}", "{include}", "{eval-rst}", "{note}"}
+_DIRECTIVES = {"{toctree}", "{include}", "{eval-rst}", "{note}", "{math}"}
 _PROGRAMS = ("sparsespike", "python", "make", "pip", "cd", "export")
 COMMANDS = typer.main.get_command(app)
 
