@@ -173,10 +173,14 @@ def leaky_equations(
 
 
 def _decay(name: str, joined: Sequence[str]) -> tuple[str, str]:
-    """``population.decayed``, and what joins a variable then; in two parts, so that no product leaves the exact range."""
-    whole = f"floor(abs({name})/{DECAY_UNIT})"
-    kept = f"whole_{name}*keep_{name} + floor((abs({name}) - {DECAY_UNIT}*whole_{name})*keep_{name}/{DECAY_UNIT})"
-    return f"whole_{name} = {whole}", f"{name} = sign({name})*({kept}) + {' + '.join(joined)}"
+    """``population.decayed``, and what joins a variable then.
+
+    In two parts, each a multiple of the unit before it is divided, so that no float64 on the way is rounded. (``floor`` would
+    have been shorter, but gives 32 bits in numpy.)
+    """
+    rest = f"rest_{name}*keep_{name}"
+    kept = f"(abs({name}) - rest_{name})*keep_{name} + ({rest} - ({rest}) % {DECAY_UNIT})"
+    return f"rest_{name} = abs({name}) % {DECAY_UNIT}", f"{name} = sign({name})*({kept})/{DECAY_UNIT} + {' + '.join(joined)}"
 
 
 def _reset(population: Population) -> str:

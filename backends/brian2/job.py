@@ -30,20 +30,38 @@ class Job:
 
 
 @dataclass(frozen=True, eq=False)
+class Fired:
+    """What was seen of one kind of event of a population; counts add up from the beginning, modulo 2^32.
+
+    Attributes
+    ----------
+    so_far : int32 array, shape (simulated steps,)
+        Events up to every step.
+    each : int32 array, shape (windows + 1, N)
+        Events of each neuron before every window, and at the end.
+    neurons : int32 array, shape (events,), or None
+        The neuron of every event, in the order of steps; None if it was not recorded.
+    """
+
+    so_far: NDArray[np.int32]
+    each: NDArray[np.int32]
+    neurons: NDArray[np.int32] | None
+
+
+@dataclass(frozen=True, eq=False)
 class Traces:
     """What Brian2's monitors hold after a simulation of some images; step s is s steps from its beginning.
 
     Attributes
     ----------
-    fired : mapping of (population, event) to (int64 array, int64 array)
-        Step and neuron of every event.
+    fired : mapping of (population, event) to Fired
     membrane : float64 array, shape (simulated steps, classes)
         The readout's.
     totals : mapping of (pre, post) to float64 array, shape (simulated steps, parts)
         Synaptic events up to every step, from the beginning, in parts to be added up.
     """
 
-    fired: Mapping[tuple[str, str], tuple[NDArray[np.int64], NDArray[np.int64]]]
+    fired: Mapping[tuple[str, str], Fired]
     membrane: NDArray[np.float64]
     totals: Mapping[Key, NDArray[np.float64]]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,26 @@ from numpy.typing import NDArray
 
 from sparsespike.backends.brian2 import plan as parts
 from sparsespike.backends.brian2.plan import Group, Plan, Synaptic
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Variables of Brian2 that hold what was seen of one kind of event; as in ``job.Fired``.
+
+    Attributes
+    ----------
+    so_far : brian2.Variable, shape (simulated steps, 1)
+    before : brian2.Variable, shape (windows, N)
+        Events of each neuron before every window.
+    count : brian2.Variable, shape (N,)
+        The same at the end.
+    neurons : brian2.Variable, shape (events,), or None
+    """
+
+    so_far: Any
+    before: Any
+    count: Any
+    neurons: Any
 
 
 class Network:
@@ -23,6 +45,8 @@ class Network:
     drives : mapping of str to array, shape (images, N)
         What is injected, by population.
     images : int
+    record : collection of str
+        Populations of whose events every one is recorded, and not only how many there are.
 
     Attributes
     ----------
@@ -33,25 +57,28 @@ class Network:
         What names in the code stand for.
     membrane : brian2.StateMonitor
         The readout's membrane ``v`` after every step.
-    fired : dict of (str, str) to brian2.EventMonitor
-        By population and event: neuron ``i`` and ``t_in_timesteps`` of every one.
+    fired : dict of (str, str) to Events
+        By population and event.
     totals : dict of str to brian2.Variable
         By ``Synaptic.total``: synaptic events up to every step, in parts: an array of shape (simulated steps, LANES).
     """
 
-    def __init__(self, b2: Any, plan: Plan, drives: dict[str, NDArray[np.int64]], images: int) -> None:
+    def __init__(
+        self, b2: Any, plan: Plan, drives: dict[str, NDArray[np.int64]], images: int, record: Collection[str] = ()
+    ) -> None:
         assert plan.steps is not None
         self._b2, self._plan, self._window = b2, plan, plan.steps * b2.second
+        self._record = record
         self._steps = b2.Clock(dt=b2.second, name="step_clock")
         self._images = b2.Clock(dt=self._window, name="image_clock")
         self._groups: dict[str, Any] = {}
+        self._monitors: dict[tuple[str, str], Any] = {}
         self.duration = plan.timing.windows(images) * self._window
         self.namespace: dict[str, Any] = {"steps": plan.steps}
         for name, function in plan.injected.items():
             self.namespace[function] = b2.TimedArray(drives[name], dt=self._window, name=function)
         for function, values in plan.tables.items():
             self.namespace[function] = b2.TimedArray(values, dt=b2.second, name=function)
-        self.fired: dict[tuple[str, str], Any] = {}
         self.network = b2.Network()
         self.network.schedule = plan.timing.schedule
         for group in plan.groups:
@@ -59,14 +86,15 @@ class Network:
         for synaptic in plan.synaptic:
             self._add_synapses(synaptic)
         readout = plan.group(plan.graph.readout.name)
-        self.membrane = self._monitor(readout.name, ["v"], plan.slot("look", readout), "membrane")
-        self.totals: dict[str, Any] = self._add_total() if plan.synaptic else {}
+        self.membrane = self._monitor(readout.name, ["v"], "membrane", when=plan.slot("look", readout))
+        self.totals, self.fired = self._add_total() if plan.synaptic or self._monitors else ({}, {})
 
     def _add_group(self, plan: Group) -> None:
         equations, slot = plan.equations, self._plan.slot
+        counts = [f"n_{event} : integer (linked)" for event in equations.events]
         group = self._b2.NeuronGroup(
             plan.population.size,
-            "\n".join(equations.declarations),
+            "\n".join([*equations.declarations, *counts]),
             events={event: it.condition for event, it in equations.events.items()},
             clock=self._steps,
             name=plan.name,
@@ -83,17 +111,20 @@ class Network:
             group.set_event_schedule(event, when=slot(f"test{rank}", plan), order=0)
             if it.reset:
                 group.run_on_event(event, it.reset, when=slot(f"apply{rank}", plan), order=0)
+            # It counts the events of each neuron and of all; a list of them is needed for rasters and messages alone.
+            listed = event == "overflow" or plan.population.name in self._record
             monitor = self._b2.EventMonitor(
                 group,
                 event,
-                ("i", "t_in_timesteps"),
+                ("i",) if listed else (),
                 record=False,
                 when=slot(f"test{rank}", plan),
                 order=1,
                 name=f"{event}_{plan.name}",
             )
             self.network.add(monitor)
-            self.fired[plan.population.name, event] = monitor
+            self._monitors[plan.population.name, event] = monitor
+            setattr(group, f"n_{event}", self._b2.linked_var(monitor, "count"))
 
     def _add_synapses(self, plan: Synaptic) -> None:
         paths = {f"on_{pathway.event}": pathway for pathway in plan.pathways}
@@ -114,9 +145,12 @@ class Network:
         for path in paths:
             getattr(synaptic, path).when = self._plan.timing.slot("send", plan.projection.pre)
 
-    def _add_total(self) -> dict[str, Any]:
+    def _add_total(self) -> tuple[dict[str, Any], dict[tuple[str, str], Events]]:
+        """Sum up what is counted, in every step; ``totals`` and ``fired``."""
         names = [plan.total for plan in self._plan.synaptic]
-        total = self._b2.NeuronGroup(parts.LANES, "\n".join(f"{name} : 1" for name in names), clock=self._steps, name="total")
+        monitors = {key: f"n_{monitor.name}" for key, monitor in self._monitors.items()}
+        declarations = [*(f"{name} : 1" for name in names), *(f"{name} : integer (linked)" for name in monitors.values())]
+        total = self._b2.NeuronGroup(parts.LANES, "\n".join(declarations), clock=self._steps, name="total")
         self._groups[total.name] = total
         self.network.add(total)
         for plan in self._plan.synaptic:
@@ -127,10 +161,27 @@ class Network:
             adder.connect(i=neurons, j=neurons % parts.LANES)
             adder.summed_updaters[f"{plan.total}_post"].when = "end"
             self.network.add(adder)
-        monitor = self._monitor(total.name, names, "end", "totals")
-        return {name: monitor.variables[name] for name in names}
+        totals, fired = {}, {}
+        if names:
+            monitor = self._monitor(total.name, names, "totals")
+            totals = {name: monitor.variables[name] for name in names}
+        if monitors:
+            for key, name in monitors.items():
+                setattr(total, name, self._b2.linked_var(self._monitors[key], "N"))
+            so_far = self._monitor(total.name, list(monitors.values()), "so_far", record=[0])
+            fired = {key: self._events(key, so_far.variables[name]) for key, name in monitors.items()}
+        return totals, fired
 
-    def _monitor(self, group: str, variables: list[str], when: str, name: str) -> Any:
-        monitor = self._b2.StateMonitor(self._groups[group], variables, record=True, clock=self._steps, when=when, name=name)
+    def _events(self, key: tuple[str, str], so_far: Any) -> Events:
+        """The variables of a monitor of events."""
+        monitor, count = self._monitors[key], f"n_{key[1]}"
+        before = self._monitor(
+            monitor.source.name, [count], f"before_{monitor.name}", when="start", clock=self._images
+        ).variables[count]
+        return Events(so_far, before, monitor.variables["count"], monitor.variables.get("i"))
+
+    def _monitor(self, group: str, variables: list[str], name: str, **settings: Any) -> Any:
+        settings = {"record": True, "clock": self._steps, "when": "end", **settings}
+        monitor = self._b2.StateMonitor(self._groups[group], variables, name=name, **settings)
         self.network.add(monitor)
         return monitor

@@ -7,6 +7,7 @@ It is one of Brian2's standalone projects, reduced to what a run needs, so that 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsespike.backends.brian2.job import Traces
+from sparsespike.backends.brian2.job import Fired, Traces
 from sparsespike.backends.brian2.plan import LANES
 from sparsespike.backends.brian2.processes import Processes, last_lines
 from sparsespike.common.errors import BackendError
@@ -38,9 +39,12 @@ class Manifest:
         Most images of one run.
     injected : list of [population, function]
         Arguments of the program.
-    fired : list of [population, event, file of counts, file of steps, file of neurons]
+    fired : list of [population, event, file of ``so_far``, file of ``before``, file of ``count``, file of ``neurons`` or nothing]
+        Of ``network.Events``.
+    classes : int
+        Neurons of the readout.
     membrane : str
-        File of the readout's membrane.
+        File of their membranes.
     totals : list of [pre, post, file]
     """
 
@@ -48,6 +52,7 @@ class Manifest:
     capacity: int
     injected: list[list[str]]
     fired: list[list[str]]
+    classes: int
     membrane: str
     totals: list[list[str]]
 
@@ -62,7 +67,14 @@ class Manifest:
 
 
 def simulate(
-    program: Path, manifest: Manifest, drives: Mapping[str, NDArray[np.int64]], steps: int, folder: Path, processes: Processes
+    program: Path,
+    manifest: Manifest,
+    drives: Mapping[str, NDArray[np.int64]],
+    *,
+    windows: int,
+    steps: int,
+    folder: Path,
+    processes: Processes,
 ) -> tuple[Traces, float]:
     """Run a program once.
 
@@ -73,8 +85,8 @@ def simulate(
     manifest : Manifest
     drives : mapping of str to array, shape (images, N)
         What is injected, by population.
-    steps : int
-        Steps to simulate.
+    windows, steps : int
+        How many windows to simulate, and steps of each.
     folder : Path
         An empty folder for inputs and results.
     processes : Processes
@@ -102,27 +114,27 @@ def simulate(
     results, log = folder / "results", folder / LOG
     results.mkdir()
     command = [str(program / BINARY), "--results_dir", f"{results}{os.sep}", *arguments]
-    processes.run("the simulation", command, cwd=program, log=log, env={STEPS_VARIABLE: str(steps)})
+    processes.run("the simulation", command, cwd=program, log=log, env={STEPS_VARIABLE: str(windows * steps)})
     if log.stat().st_size:  # files that it cannot read or write are no error to the program
         raise BackendError(f"backend 'brian2-cpp': the simulation failed; its output ends with:\n{last_lines(log)}")
-    return _read(manifest, results, steps), float((results / "last_run_info.txt").read_text().split()[0])
+    return _read(manifest, results, windows, steps), float((results / "last_run_info.txt").read_text().split()[0])
 
 
-def _read(manifest: Manifest, results: Path, steps: int) -> Traces:
-    def load(name: str, dtype: type[np.generic], size: int) -> NDArray[Any]:
+def _read(manifest: Manifest, results: Path, windows: int, steps: int) -> Traces:
+    def load(name: str, dtype: type[np.generic], *shape: int) -> NDArray[Any]:
         values = np.fromfile(results / name, dtype)
-        if len(values) != size:
+        if len(values) != math.prod(shape):
             raise BackendError(
-                f"backend 'brian2-cpp': the simulation left {len(values)} values in {name}, expected {size}; is the disk full?"
+                f"backend 'brian2-cpp': the simulation left {len(values)} values in {name}, expected {math.prod(shape)}; is the "
+                "disk full?"
             )
-        return values
+        return values.reshape(shape)
 
-    fired = {}
-    for population, event, counts, step_file, neuron_file in manifest.fired:
-        (count,) = load(counts, np.int32, 1)
-        fired[population, event] = (load(step_file, np.int64, count), load(neuron_file, np.int32, count).astype(np.int64))
-    membrane = np.fromfile(results / manifest.membrane)
-    if len(membrane) % steps:
-        raise BackendError(f"backend 'brian2-cpp': the simulation left {len(membrane)} membranes for {steps} steps")
-    totals = {(pre, post): load(name, np.float64, steps * LANES).reshape(steps, LANES) for pre, post, name in manifest.totals}
-    return Traces(fired, membrane.reshape(steps, -1), totals)
+    simulated, fired = windows * steps, {}
+    for population, event, so_far_file, before_file, count_file, neurons_file in manifest.fired:
+        so_far, count = load(so_far_file, np.int32, simulated), np.fromfile(results / count_file, np.int32)
+        each = np.concatenate([load(before_file, np.int32, windows, len(count)), [count]])
+        fired[population, event] = Fired(so_far, each, load(neurons_file, np.int32, so_far[-1]) if neurons_file else None)
+    membrane = load(manifest.membrane, np.float64, simulated, manifest.classes)
+    totals = {(pre, post): load(name, np.float64, simulated, LANES) for pre, post, name in manifest.totals}
+    return Traces(fired, membrane, totals)

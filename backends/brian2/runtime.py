@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sparsespike.backends.brian2.job import Job, Outcome, Traces
-from sparsespike.backends.brian2.network import Network
+from sparsespike.backends.brian2.job import Fired, Job, Outcome, Traces
+from sparsespike.backends.brian2.network import Events, Network
 from sparsespike.backends.brian2.package import EXACT_NUMBERS, load_brian2, preferences
 from sparsespike.backends.brian2.plan import Plan, drives
 from sparsespike.backends.brian2.recording import read
@@ -38,7 +38,7 @@ def run_here(job: Job, target: Literal["numpy", "cython"]) -> Outcome:
     plan = Plan(job.graph, job.steps, job.input)
     with preferences(b2, {"codegen.target": target, **EXACT_NUMBERS}), _explained(b2, target):
         for inputs in job.batches:
-            network = Network(b2, plan, drives(job.graph, inputs, job.input), len(inputs))
+            network = Network(b2, plan, drives(job.graph, inputs, job.input), len(inputs), job.record)
             running += _run(b2, network)
             recordings.append(read(_traces(plan, network), job, start, inputs))
             start += len(inputs)
@@ -78,10 +78,15 @@ def _run(b2: Any, network: Network) -> float:
 
 def _traces(plan: Plan, network: Network) -> Traces:
     return Traces(
-        fired={
-            key: (np.asarray(monitor.t_in_timesteps[:], np.int64), np.asarray(monitor.i[:], np.int64))
-            for key, monitor in network.fired.items()
-        },
+        fired={key: _fired(events) for key, events in network.fired.items()},
         membrane=network.membrane.variables["v"].get_value(),
         totals={it.projection.key: network.totals[it.total].get_value() for it in plan.synaptic},
+    )
+
+
+def _fired(events: Events) -> Fired:
+    return Fired(
+        events.so_far.get_value()[:, 0],
+        np.concatenate([events.before.get_value(), [events.count.get_value()]]),
+        None if events.neurons is None else events.neurons.get_value(),
     )

@@ -36,18 +36,19 @@ REQUEST, PROGRAM = "request.pickle", "program"
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What a program is to simulate, at most ``capacity`` images at a time."""
+    """What a program is to simulate, at most ``capacity`` images at a time, and whether it lists all events for rasters."""
 
     graph: SpikingGraph
     steps: int
     input: InputMode
     capacity: int
+    rasters: bool
 
     @property
     def name(self) -> str:
         """Name of the program: differs where anything differs that it depends on."""
         settings = (
-            (self.steps, self.input, self.capacity, importlib.metadata.version("brian2"), compiler()),
+            (self.steps, self.input, self.capacity, self.rasters, importlib.metadata.version("brian2"), compiler()),
             (sys.platform, platform.machine(), *platform.libc_ver(), _code()),
         )
         return f"{_prefix(self.graph)}{hashlib.sha256(repr(settings).encode()).hexdigest()[:16]}"
@@ -92,7 +93,7 @@ def run_standalone(job: Job, *, processes: int, time_limit: float | None) -> Out
         If a membrane left the range in which float64 is exact.
     """
     begin, limit = time.perf_counter(), TimeLimit(time_limit)
-    request = Request(job.graph, job.steps, job.input, job.batch)
+    request = Request(job.graph, job.steps, job.input, job.batch, bool(job.record))
     build = partial(_build, request, limit)
     with program(default_folder(), request.name, build) as folder:
         built = time.perf_counter()
@@ -121,7 +122,9 @@ def _simulate(program: Path, manifest: Manifest, job: Job, processes: int, limit
         folder = Path(name, str(number))
         folder.mkdir()
         drive = drives(job.graph, inputs, job.input)
-        traces, seconds = simulate(program, manifest, drive, windows(len(inputs)) * job.steps, folder, running)
+        traces, seconds = simulate(
+            program, manifest, drive, windows=windows(len(inputs)), steps=job.steps, folder=folder, processes=running
+        )
         recording = read(traces, job, start, inputs)
         shutil.rmtree(folder)
         return recording, seconds

@@ -47,11 +47,11 @@ def make(request: Request, folder: Path) -> None:
     plan = Plan(graph, request.steps, request.input)
     blank = np.zeros((1, graph.input.size), np.int64)
     blanks = {name: np.repeat(values, capacity, axis=0) for name, values in drives(graph, blank, request.input).items()}
-    network = Network(b2, plan, blanks, capacity)
+    network = Network(b2, plan, blanks, capacity, graph.order if request.rasters else ())
     b2.device.insert_code("before_network_run", STOP)
-    for (name, _), monitor in network.fired.items():
-        for variable in ("i", "t_in_timesteps"):
-            array = b2.device.get_array_name(monitor.variables[variable], access_data=False)
+    for (name, _), events in network.fired.items():
+        if events.neurons is not None:
+            array = b2.device.get_array_name(events.neurons, access_data=False)
             b2.device.insert_code("before_network_run", RESERVE.format(array=array, neurons=graph.population(name).size))
     network.network.run(network.duration, namespace=network.namespace)
     for array in _synaptic_arrays(b2, network):
@@ -78,17 +78,17 @@ def _synaptic_arrays(b2: Any, network: Network) -> list[str]:
 
 def _manifest(b2: Any, plan: Plan, network: Network, capacity: int) -> Manifest:
     def file(variable: Any) -> str:
-        name: str = b2.device.get_array_filename(variable)
-        return name
+        return "" if variable is None else str(b2.device.get_array_filename(variable))
 
     return Manifest(
         version=b2.__version__,
         capacity=capacity,
         injected=[list(item) for item in plan.injected.items()],
         fired=[
-            [*key, *(file(monitor.variables[variable]) for variable in ("N", "t_in_timesteps", "i"))]
-            for key, monitor in network.fired.items()
+            [*key, *map(file, (events.so_far, events.before, events.count, events.neurons))]
+            for key, events in network.fired.items()
         ],
+        classes=plan.graph.readout.size,
         membrane=file(network.membrane.variables["v"]),
         totals=[[*it.projection.key, file(network.totals[it.total])] for it in plan.synaptic],
     )
