@@ -42,7 +42,7 @@ def compile_program(project: Path) -> None:
     subprocess.CalledProcessError
         If the compiler fails; it has written why on this process's standard error.
     """
-    frame = sorted(project.glob("*.cpp"))
+    frame = [*sorted(project.glob("*.cpp")), *sorted(project.glob("brianlib/*.cpp"))]
     # The linker takes the first of several compiled copies of an inline function: the optimised ones are to come first.
     sources = [*merged(sorted((project / "code_objects").glob("*.cpp")), project), *frame]
     command = shlex.split(compiler())
