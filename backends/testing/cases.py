@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from sparsespike.backends.testing.aec_cases import AEC_CASES
 from sparsespike.backends.testing.case import Case
+from sparsespike.backends.testing.lif_cases import LIF_CASES
 from sparsespike.export.connections import Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Kind, Population, Projection, SpikingGraph
 
@@ -331,6 +332,7 @@ CASES: Mapping[str, Callable[[], Case]] = {
         one_step,
         no_hidden,
         convolution,
+        *LIF_CASES,
         *AEC_CASES,
     )
 }

@@ -143,9 +143,9 @@ def lif_beside_others() -> Case:
 
 
 def lif_wide() -> Case:
-    """Membranes and currents beyond 2^32 that decay slowly, with bits below: wrong in anything but exact arithmetic."""
+    """Membranes beyond 2^44 and currents beyond 2^32 that decay slowly, with bits below: wrong in anything but exact arithmetic."""
     big = 2**23 - 1
-    v_init = [2**40 + 1, -(2**39) - 7, 5]
+    v_init = [2**48 + 1, -(2**47) - 7, 5]
     leaky = lif_population("hidden", [2**33 + 1, 2**31 - 3, NEVER_REACHED], [1, 5, 0], [3, 4096, 1], v_init=v_init)
     return _chain(
         [_input(3), leaky, _readout(2)],

@@ -110,7 +110,7 @@ def graphs(
     max_steps: int = 8,
     max_images: int = 3,
     *,
-    kinds: Sequence[Kind] = ("if", "signed_if"),
+    kinds: Sequence[Kind] = ("if", "signed_if", "lif"),
 ) -> Case:
     """Random acyclic graphs with inputs.
 
@@ -143,7 +143,7 @@ def graphs(
 
 
 @st.composite
-def convolutions(draw: st.DrawFn, max_steps: int = 5, *, kinds: Sequence[Kind] = ("if", "signed_if")) -> Case:
+def convolutions(draw: st.DrawFn, max_steps: int = 5, *, kinds: Sequence[Kind] = ("if", "signed_if", "lif")) -> Case:
     """Random graphs input -> convolution -> spiking -> convolution -> readout, of any stride, padding, dilation and groups.
 
     Parameters

@@ -169,7 +169,7 @@ def test_keeps_the_rasters_of_the_named_populations_alone() -> None:
     assert NativeBackend().run(graph, inputs, steps).rasters == {}
 
 
-@given(graphs(), st.integers(2, 50), st.data())
+@given(graphs(kinds=("if", "signed_if")), st.integers(2, 50), st.data())
 @settings(deadline=None, max_examples=60)
 def test_scaling_a_population_changes_nothing(case: Case, factor: int, data: st.DataObject) -> None:
     """Incoming weights, thresholds, bias and initial membrane of one population, times one factor."""
@@ -198,7 +198,8 @@ def test_permuting_neurons_permutes_rasters(case: Case, data: st.DataObject) -> 
     orders = {p.name: np.array(data.draw(st.permutations(range(p.size)))) for p in graph.populations}
 
     def permuted(population: Population) -> Population:
-        arrays = {field: getattr(population, field) for field in ("threshold", "threshold_neg", "v_init", "bias")}
+        fields = ("threshold", "threshold_neg", "decay_current", "decay_voltage", "v_init", "bias")
+        arrays = {field: getattr(population, field) for field in fields}
         return replace(
             population, **{field: array[orders[population.name]] for field, array in arrays.items() if array is not None}
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import fields, replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -23,6 +25,11 @@ def raster(case: Case, population: str) -> list[list[list[int]]]:
     return reference(*case).rasters[population].tolist()
 
 
+def toward_zero(x: int, decay: int) -> int:
+    """What is left of x, rounded toward zero."""
+    return math.trunc(Fraction(x) * (1 - Fraction(decay, 4096)))
+
+
 def in_global_time(case: Case) -> tuple[dict, dict]:
     """Rasters and readout, neuron by neuron in plain Python integers, on a backend's clock.
 
@@ -39,6 +46,7 @@ def in_global_time(case: Case) -> tuple[dict, dict]:
     for image, pixels in enumerate(inputs.tolist()):
         membrane = {p.name: p.v_init.tolist() for p in graph.populations}
         net = {p.name: [0] * p.size for p in graph.populations}
+        flow = {p.name: [0] * p.size for p in graph.populations}
         arriving: dict = defaultdict(int)  # (global step, population, neuron) -> current
         for now in range(steps + max(graph.depth.values())):
             for population in graph.populations:
@@ -50,7 +58,12 @@ def in_global_time(case: Case) -> tuple[dict, dict]:
                     if population.kind == "input":
                         spike = pixels[n] if active else 0
                     else:
-                        v = membrane[population.name][n] + arriving[now, population.name, n] + int(population.bias[n]) * active
+                        v, current = membrane[population.name][n], arriving[now, population.name, n]
+                        if population.kind == "lif":
+                            v = toward_zero(v, int(population.decay_voltage[n]))
+                            current += toward_zero(flow[population.name][n], int(population.decay_current[n]))
+                            flow[population.name][n] = current
+                        v += current + int(population.bias[n]) * active
                         spike = 0
                         if population.threshold is not None and v >= population.threshold[n]:
                             spike, v = 1, 0 if population.reset == "zero" else v - int(population.threshold[n])
