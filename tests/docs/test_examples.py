@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RECONCILED = "residual 0: every measured count equals analytic + covariance"
 
@@ -53,3 +55,41 @@ def test_counts_against_theory(tmp_path: Path) -> None:
         assert abs(number(measured) - number(theory) - number(covariance)) <= 0.1 + 1e-6
         assert abs(number(theory) / number(measured) - 1 - number(error) / 100) <= 0.0005 + 1e-6
     assert number(rows[0][3]) != 0
+
+
+@pytest.mark.full
+def test_brian2_reference(tmp_path: Path) -> None:
+    text = output("brian2_reference.py", tmp_path)
+    populations = re.findall(r"^(\w) +(\d) +(\d+) +(\d+) +(\w+)$", text, re.MULTILINE)
+    assert [(name, depth) for name, depth, *_ in populations] == [("a", "1"), ("b", "2"), ("c", "3")]
+    assert all(brian2 == native != "0" and same == "yes" for *_, brian2, native, same in populations)
+    projections = re.findall(r"^\w+ -> \w+ +\d +(\d+) +(\d+) +(\S+)$", text, re.MULTILINE)
+    assert len(projections) == 10
+    assert all(brian2 == native and left_over == "0" for brian2, native, left_over in projections)
+    assert "as it is: None\n" in text
+    assert "one spike taken away: native and brian2 first differ in raster of a (depth 1), image 0, local step 0" in text
+
+
+@pytest.mark.full
+def test_own_model_to_lava(tmp_path: Path) -> None:
+    text = output("own_model_to_lava.py", tmp_path)
+    rows = re.findall(r"^(native|lava|lava-fixed) +(int64|float64|int32) +(\d+) +([\d,]+) +([\d,]+)$", text, re.MULTILINE)
+    assert [row[:2] for row in rows] == [("native", "int64"), ("lava", "float64"), ("lava-fixed", "int32")]
+    assert len({row[2:] for row in rows}) == 1
+    assert int(rows[0][2]) >= 16  # of 20 images
+    assert "program for Lava alone: network.json, network.npz, run.py" in text
+
+
+@pytest.mark.full
+def test_nir_network(tmp_path: Path) -> None:
+    text = output("nir_network.py", tmp_path)
+    rows = re.findall(r"^\w+ -> \w+ +(\d+) +(\d+) +([\d.]+) +([\d.-]+) +(\S+)$", text, re.MULTILINE)
+    assert len(rows) == 2
+    for native, brian2, theory, covariance, left_over in rows:
+        assert native == brian2
+        assert left_over == "0"
+        assert abs(int(native) - float(theory) - float(covariance)) <= 0.1 + 1e-6
+
+
+def test_every_example_has_its_test() -> None:
+    assert {f"test_{path.stem}" for path in EXAMPLES.glob("*.py")} <= set(globals())
