@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def rasters(graph: SpikingGraph, inputs: NDArray[np.int64], labels: NDArray[np.i
             {
                 "label": int(labels[image]),
                 "predicted": int(run.predictions[image, -1]),
-                "shape": list(graph.input.shape),
+                "shape": _shape(graph.input.shape),
                 "values": chosen[image].tolist(),
                 "value_range": [low, high],
                 "populations": [_population(name, run.rasters[name][image]) for name in graph.spiking],
@@ -47,6 +48,16 @@ def rasters(graph: SpikingGraph, inputs: NDArray[np.int64], labels: NDArray[np.i
             for image in range(len(chosen))
         ],
     }
+
+
+def _shape(shape: tuple[int, ...]) -> list[int]:
+    """Channels, rows and columns; of a flattened image those of a square one in grey or in colour, if it can be one."""
+    if len(shape) == 1:
+        for channels in (1, 3):
+            side = math.isqrt(shape[0] // channels)
+            if channels * side**2 == shape[0]:
+                return [channels, side, side]
+    return list(shape)
 
 
 def _population(name: str, raster: NDArray[np.int8]) -> dict[str, Any]:

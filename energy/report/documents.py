@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sparsespike.energy.report.account import Account
 
@@ -20,6 +20,8 @@ class MadeBy(BaseModel):
 
 class TrainingSummary(BaseModel):
     """``summary.json`` of a training run; its other fields are shown as they are."""
+
+    model_config = ConfigDict(extra="allow")
 
     best_epoch: int
     validation_accuracy: Share | None = None
