@@ -256,13 +256,14 @@ def test_a_shared_memory_too_small_for_one_image_is_refused():
         job.block_size(1, populations, [job.ProjectionJob(0, 1, 1, 0)], current_bytes=8)
 
 
-@given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.integers(0, 4))
-def test_clock_takes_every_step_of_every_image_once_and_in_order(steps, images, block, start):
-    clock = Clock(steps, images, block, start)
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.integers(0, 4), st.integers(0, 9))
+def test_clock_takes_every_step_of_every_image_once_and_in_order(steps, images, block, start, first):
+    clock = Clock(steps, images, block, start, first)
     windows = [clock.window(time_step) for time_step in range(1, clock.last + 5)]
     taken = [(image, w.step) for w in windows if w is not None for image in range(w.first, w.first + w.rows)]
-    assert sorted(taken) == [(image, step) for image in range(images) for step in range(steps)]
-    for image in range(images):
+    numbers = range(first, first + images)
+    assert sorted(taken) == [(image, step) for image in numbers for step in range(steps)]
+    for image in numbers:
         assert [step for i, step in taken if i == image] == list(range(steps))
     assert [w is None for w in windows[:start]] == [True] * start
     shallow = replace(clock, start=0)

@@ -47,16 +47,17 @@ class Fused(AbstractProcess):  # type: ignore[misc]  # Lava is not typed
 
 
 class Accumulator:
-    """The receiving end of currents: their sum since it was last asked for."""
+    """The receiving end of currents: their sum since it was last asked for. What one sender sent is handed on as it is."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._sum = np.zeros(shape, dtype)
+        self._nothing = np.zeros(shape, dtype)
+        self._sum = self._nothing
 
     def send(self, current: NDArray[Any]) -> None:
-        self._sum += current
+        self._sum = current if self._sum is self._nothing else self._sum + current
 
     def recv(self) -> NDArray[Any]:
-        current, self._sum = self._sum, np.zeros_like(self._sum)
+        current, self._sum = self._sum, self._nothing
         return current
 
 
