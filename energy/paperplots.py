@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SPARSE_COLORS = (VERMILION, BLUE, PURPLE, GREEN)
+BOX: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
 METHOD_ORDER = ("cs-qcfs", "qcfs", "snm", "aec")
 """Columns in the paper's order; other methods follow."""
 
@@ -86,7 +87,7 @@ def accuracy_panels(pairs: Sequence[Pair]) -> Figure:
 def _accuracy_panel(ax: Axes, found: Sequence[tuple[Pair, Network]]) -> None:
     colors = iter(SPARSE_COLORS * len(found))
     labels: list[tuple[str, float, float]] = []
-    for _, network in found:
+    for i, (_, network) in enumerate(found):
         color = next(colors) if network.sparse else BLACK
         values = np.array([float(100 * accuracy) for accuracy in network.accuracies])
         ann = float(100 * network.operating.record.ann_accuracy)
@@ -98,7 +99,8 @@ def _accuracy_panel(ax: Axes, found: Sequence[tuple[Pair, Network]]) -> None:
             time = network.operating.time
             height = values[network.times.index(time)]
             ax.plot(time, height, "o", markersize=9, markerfacecolor="none", markeredgecolor=color, markeredgewidth=1.5)
-            ax.annotate(f"T = {time}", (time, height), (0, -16), textcoords="offset points", color=color, ha="center", fontsize=8)
+            away = (4, -18 - 11 * i)
+            ax.annotate(f"T = {time}", (time, height), away, textcoords="offset points", color=color, fontsize=8, bbox=BOX)
         labels.append((color, ann, float(values.max())))
     ax.margins(x=0.04, y=0.08)
     _stacked(ax, 0.015, [(ann, color) for color, ann, _ in labels], above=True)
@@ -112,7 +114,7 @@ def _stacked(ax: Axes, x: float, values: Sequence[tuple[float, str]], *, above: 
     place = high + 0.07 * (high - low)
     for value, color in sorted(values, reverse=True):
         place = min(value + (0.01 * (high - low) if above else 0.0), place - 0.07 * (high - low))
-        style: dict[str, Any] = {"color": color, "fontsize": 8, "va": "bottom" if above else "center"}
+        style: dict[str, Any] = {"color": color, "fontsize": 8, "va": "bottom" if above else "center", "bbox": BOX}
         ax.text(x, place, f"{value:.2f}", transform=ax.get_yaxis_transform(), **style)
 
 
