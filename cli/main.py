@@ -11,6 +11,7 @@ from sparsespike.cli.benchmark import benchmark
 from sparsespike.cli.compare import compare
 from sparsespike.cli.console import err
 from sparsespike.cli.convert import convert
+from sparsespike.cli.counters import counters
 from sparsespike.cli.demo import demo
 from sparsespike.cli.diagnose import diagnose
 from sparsespike.cli.doctor import doctor
@@ -32,7 +33,22 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Train sparse, convert to a spiking graph, run it on native, Brian2 and Lava, and reconcile every synaptic event.",
 )
-for command in (train, topology, finetune, convert, diagnose, simulate, compare, inspect, mapping, export, report, doctor, demo):
+for command in (
+    train,
+    topology,
+    finetune,
+    convert,
+    diagnose,
+    simulate,
+    compare,
+    counters,
+    inspect,
+    mapping,
+    export,
+    report,
+    doctor,
+    demo,
+):
     app.command()(command)
 app.add_typer(benchmark, name="benchmark")
 app.add_typer(paper, name="paper")

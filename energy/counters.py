@@ -176,17 +176,17 @@ def layers_of(graph: SpikingGraph, result: RunResult, inputs: NDArray[Any]) -> t
             "same images with record=graph.spiking"
         )
     emitted = np.arange(result.steps) < (1 if graph.input.bias_mode == "once" else result.steps)
-    emissions = np.asarray(pixels[:, None, :] * emitted[None, :, None], np.int64)
+    emissions: IntArray = pixels[:, None, :] * emitted.astype(np.int64)[None, :, None]
     values: dict[str, IntArray] = {graph.input.name: emissions}
-    events: dict[str, NDArray[np.int8]] = {graph.input.name: np.not_equal(emissions, 0).astype(np.int8)}
+    events: dict[str, NDArray[np.int8]] = {graph.input.name: np.where(emissions, 1, 0).astype(np.int8)}
     for name in graph.spiking:
         raster, tables = result.rasters[name], graph.population(name).tables
         values[name], events[name] = raster.astype(np.int64), np.abs(raster).astype(np.int8)
         if graph.slots is not None:
-            fired = [np.asarray(raster >> bit & 1, np.int8) for bit in (0, 1)]
+            fired = [(raster >> bit & 1).astype(np.int64) for bit in (0, 1)]
             payloads = [tables[f"{spike}_payload"][:, None] for spike in ("primary", "compensation")]
-            values[name] = fired[0] * payloads[0] + fired[1] * payloads[1]
-            events[name] = fired[0] + fired[1]
+            values[name] = np.asarray(fired[0] * payloads[0] + fired[1] * payloads[1], np.int64)
+            events[name] = (fired[0] + fired[1]).astype(np.int8)
     layers = []
     for projection in graph.projections:
         connection = projection.connection
