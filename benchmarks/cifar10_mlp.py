@@ -58,8 +58,11 @@ def train_runs(data: str, runs: Path, names: Iterable[str], threads: int) -> Non
 
 def collect(runs: Path) -> list[Path]:
     """Copy finished runs to the results, without the place of the data; give all that are there."""
-    for summary in sorted(runs.glob("*/summary.json")):
-        source, target = summary.parent, RESULTS / summary.parent.name
+    for name in sorted(RUNS):
+        source, target = runs / name, RESULTS / name
+        summary = source / "summary.json"
+        if not summary.exists():
+            continue
         result = json.loads(summary.read_text(encoding="utf-8"))
         result["config"]["data"] = DATA_NAME
         write_text(target / "summary.json", json.dumps(result, indent=2) + "\n")
