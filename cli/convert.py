@@ -14,6 +14,7 @@ from rich.markup import escape
 from sparsespike.cli.choice import Wanted, choose, measured_window, whole_or_auto
 from sparsespike.cli.console import err, out, print_json, print_prose, print_table
 from sparsespike.cli.made_by import command_line
+from sparsespike.cli.nir import convert_nir
 from sparsespike.cli.options import Data, Json, counted_progress
 from sparsespike.common.errors import ConfigError
 from sparsespike.common.extras import require
@@ -35,9 +36,10 @@ AEC_STEPS = 16
 
 
 def convert(
-    model: Annotated[Path, typer.Argument(help="A run folder of `train`, or a model file.")],
+    model: Annotated[Path, typer.Argument(help="A run folder of `train`, a model file, or a .nir file of another framework.")],
     graph_file: Annotated[
-        Path | None, typer.Option("--out", help="Graph file. Default: graph.safetensors beside the model.")
+        Path | None,
+        typer.Option("--out", help="Graph file. Default: graph.safetensors beside the model; of a NIR network its own name."),
     ] = None,
     method: Annotated[
         str | None,
@@ -46,8 +48,12 @@ def convert(
         ),
     ] = None,
     bits: Annotated[
-        str, typer.Option(help="Width of a weight, sign included: 8 for Loihi, up to 24; auto: as few as --margin allows.")
-    ] = "16",
+        str | None,
+        typer.Option(
+            help="Width of a weight, sign included: 8 for Loihi, up to 24; auto: as few as --margin allows. "
+            "Default: 16; of a NIR network 24."
+        ),
+    ] = None,
     margin: Annotated[
         float | None, typer.Option(help="--bits auto: accuracy that may be lost, in points of a percent. Default: 0.5.")
     ] = None,
@@ -70,10 +76,19 @@ def convert(
         bool, typer.Option("--spiking-readout", help="snm: the scores are spiking neurons too, as in the released code.")
     ] = False,
     payload_bits: Annotated[int | None, typer.Option(help="aec: width of what a spike carries. Default: 12.")] = None,
+    values: Annotated[
+        str | None, typer.Option(help="A .nir file: smallest and largest integer that its input takes. Default: 0..255.")
+    ] = None,
+    dt: Annotated[
+        float | None,
+        typer.Option(help="A .nir file whose neurons leak: time of a step of its framework (Norse 1e-3, snnTorch 1e-4)."),
+    ] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Convert a trained network. What becomes of each layer is listed first; nothing is left out silently.
+
+    A .nir file (Neuromorphic Intermediate Representation) holds a spiking network already, which is rounded to integers.
 
     Examples:
 
@@ -84,7 +99,20 @@ def convert(
     sparsespike convert runs/relu --method aec --steps 16
 
     sparsespike convert runs/sparse --bits auto --margin 0.5 --steps auto
+
+    sparsespike convert network.nir --dt 1e-3 --out graph.safetensors
     """
+    if model.suffix == ".nir":
+        refused = (method, margin, steps, percentile, calibration, v_init, payload_bits, spiking_readout or None)
+        if any(option is not None for option in refused):
+            raise ConfigError(
+                f"{model}: a NIR network spikes already; of the options only --bits, --values, --dt, --data are for it"
+            )
+        convert_nir(model, graph_file, bits, values, dt, data, as_json)
+        return
+    if (values, dt) != (None, None):
+        raise ConfigError("--values and --dt are for .nir files: a model knows the range of its input, and has no time constants")
+    bits = bits or "16"
     require("torch", extra="train")
     from sparsespike.ann.checkpoint import load_model
     from sparsespike.export.quantise import MAX_BITS

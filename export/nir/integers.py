@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,8 @@ from sparsespike.export.connections import Connection
 from sparsespike.export.network import FloatArray
 from sparsespike.export.nir.layers import Neurons
 from sparsespike.export.operators import Kernel, Operator
-from sparsespike.export.population import MAGNITUDE_LIMIT, NEVER
-from sparsespike.export.quantise import MAX_BITS, integer_connection, round_population
+from sparsespike.export.population import DECAY_UNIT, MAGNITUDE_LIMIT, NEVER
+from sparsespike.export.quantise import FIELD_LIMIT, MAX_BITS, integer_connection, round_population
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,7 @@ class Integers:
         Of the readout, v_init is 0.
     scale : float64 array, shape (N,), (C,) or ()
     exact : bool
+        Whether neither a number nor, while it runs, a membrane is rounded.
     weight_error, threshold_error : float
         Largest rounding errors, as in ``RoundedPopulation``.
     """
@@ -55,6 +56,10 @@ def integer_population(population: AffinePopulation, neurons: Neurons | None, bi
     bits : int
         Width of a weight, sign included.
     """
+    if neurons is not None and neurons.decay_voltage is not None:
+        # The membrane leaks toward v_leak, and is reset to 0 here: what it leaks upwards is a bias.
+        leak = neurons.decay_voltage / DECAY_UNIT * neurons.start
+        return _leaky(replace(population, bias=population.bias + leak), neurons, bits)
     exponent = _exponent(population, neurons, bits)
     return _exact(population, neurons, 2.0**exponent) if exponent is not None else _rounded(population, neurons, bits)
 
@@ -71,10 +76,12 @@ def _first_integers(neurons: Neurons, factor: float) -> FloatArray:
 def _exponent(population: AffinePopulation, neurons: Neurons | None, bits: int) -> int | None:
     """Smallest k >= 0 for which all numbers times 2^k are integers that fit, or None.
 
-    Thresholds must be even: if the first integer that fires is odd, twice the scale makes all membranes even.
+    Thresholds must be even but for neurons that leak: if the first integer that fires is odd, twice the scale makes all membranes
+    even.
     """
     weights = [_values(operator).ravel() for operator in population.into.values()]
-    fields = [population.bias] + ([neurons.v_reset] if neurons is not None else [])
+    fields = [population.bias] + ([neurons.v_reset, neurons.v_leak] if neurons is not None else [])
+    leaks = neurons is not None and neurons.decay_voltage is not None
     for exponent in range(MAX_BITS + 2):
         scaled = [[values * 2.0**exponent for values in group] for group in (weights, fields)]
         for group, limit in zip(scaled, (2 ** (bits - 1) - 1, MAGNITUDE_LIMIT), strict=True):
@@ -82,7 +89,7 @@ def _exponent(population: AffinePopulation, neurons: Neurons | None, bits: int) 
                 return None
         if all(np.array_equal(np.rint(values), values) for group in scaled for values in group):
             even = all(np.all(values % 2 == 0) for group in scaled for values in group)
-            if neurons is None or even or np.all(_first_integers(neurons, 2.0**exponent) % 2 == 0):
+            if neurons is None or leaks or even or np.all(_first_integers(neurons, 2.0**exponent) % 2 == 0):
                 return exponent
     return None
 
@@ -98,7 +105,21 @@ def _exact(population: AffinePopulation, neurons: Neurons | None, factor: float)
         return Integers(into, None, np.zeros_like(bias), bias, scale)
     even = np.ceil(_first_integers(neurons, factor) / 2) * 2  # between it and the first integer that fires lies no membrane
     threshold = np.minimum(even, NEVER).astype(np.int64)
-    return Integers(into, threshold, (-neurons.v_reset * factor).astype(np.int64), bias, scale)
+    return Integers(into, threshold, (neurons.start * factor).astype(np.int64), bias, scale)
+
+
+def _leaky(population: AffinePopulation, neurons: Neurons, bits: int) -> Integers:
+    """At the largest power of two that makes all numbers integers, or rounded: what decays is rounded as finely as can be."""
+    exponent = _exponent(population, neurons, bits)
+    if exponent is None:
+        return _rounded(population, neurons, bits)
+    weights = max((float(np.abs(_values(operator)).max(initial=0.0)) for operator in population.into.values()), default=0.0)
+    fields = max(float(np.abs(field).max()) for field in (population.bias, neurons.start, neurons.v_threshold - neurons.v_reset))
+    while weights * 2.0 ** (exponent + 1) < 2 ** (bits - 1) and fields * 2.0 ** (exponent + 1) <= FIELD_LIMIT:
+        exponent += 1
+    exact = _exact(population, neurons, 2.0**exponent)
+    threshold = np.minimum(_first_integers(neurons, 2.0**exponent), NEVER).astype(np.int64)
+    return replace(exact, threshold=threshold, exact=False)
 
 
 def _rounded(population: AffinePopulation, neurons: Neurons | None, bits: int) -> Integers:
@@ -109,7 +130,7 @@ def _rounded(population: AffinePopulation, neurons: Neurons | None, bits: int) -
     else:
         rounded = round_population(population, neurons.v_threshold - neurons.v_reset, bits)
         scale = np.repeat(rounded.scale, population.size // rounded.scale.size)
-        v_init = np.rint(-neurons.v_reset / scale).astype(np.int64)
+        v_init = np.rint(neurons.start / scale).astype(np.int64)
     return Integers(
         rounded.into,
         rounded.threshold,

@@ -9,6 +9,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from sparsespike.common.errors import ModelError
 from sparsespike.export.affine import READOUT
@@ -30,21 +31,49 @@ from sparsespike.export.network import (
     Shape,
     finite,
 )
+from sparsespike.export.population import DECAY_UNIT
 
-LEAKY = ("LIF", "CubaLIF", "LI", "CubaLI")
+INTEGRATORS = ("LI", "CubaLI")
+SPIKING = ("IF", "LIF", "CubaLIF")
 ENDS = ("Input", "Output")
 
 
 @dataclass(frozen=True, eq=False)
 class Neurons:
-    """An ``IF`` node without its ``r``, which joins the weights: both float64 arrays of shape (N,)."""
+    """A spiking node without the factors of its input, which join the weights: float64 arrays of shape (N,).
+
+    Attributes
+    ----------
+    v_threshold, v_reset : array
+    v_leak : array
+        Where the membrane begins, and where it leaks to; 0 for ``IF``.
+    decay_current, decay_voltage : int64 array or None
+        4096ths of the current and of the membrane (above ``v_leak``) that are lost in a step; None for ``IF``.
+    decay_error : float
+        Largest rounding error of a decay, relative to it.
+    """
 
     v_threshold: FloatArray
     v_reset: FloatArray
+    v_leak: FloatArray
+    decay_current: NDArray[np.int64] | None = None
+    decay_voltage: NDArray[np.int64] | None = None
+    decay_error: float = 0.0
+
+    @property
+    def start(self) -> FloatArray:
+        """The first membrane, above the reset."""
+        return self.v_leak - self.v_reset
 
 
-def network_of(source: Any) -> tuple[Network, dict[str, Neurons]]:
-    """The layers of a ``nir.NIRGraph``, an activation for each ``IF`` node, and the neurons by its name.
+def network_of(source: Any, dt: float | None) -> tuple[Network, dict[str, Neurons]]:
+    """The layers of a ``nir.NIRGraph``, an activation for each spiking node, and the neurons by its name.
+
+    Parameters
+    ----------
+    source : nir.NIRGraph
+    dt : float or None
+        Time of a step, in the unit of the time constants; needed where a node leaks.
 
     Raises
     ------
@@ -78,11 +107,11 @@ def network_of(source: Any) -> tuple[Network, dict[str, Neurons]]:
             before = put(f"{name}-sum{i}", Add(), before, other)
         if kind == "I" and list(_after(source, name)) != [end]:
             raise ModelError(f"NIR node {name!r}: found I inside the network, expected it before the output alone; remove it")
-        if kind in ("IF", "I"):
-            gain = _per_neuron(node.r, shapes[before], f"{name!r}, r")
+        if kind in (*SPIKING, "I"):
+            gain = _gain(node, kind, shapes[before], name, dt)
             before = put(f"{name}-r", _resistance(gain, shapes[before], name), before) if np.any(gain != 1) else before
-        if kind == "IF":
-            neurons[name] = _neurons(node, shapes[before], name)
+        if kind in SPIKING:
+            neurons[name] = _neurons(node, kind, shapes[before], name, dt)
         written[name] = put(name, _layer(node, kind, name, shapes[before]), before)
     return Network(input_shape, tuple(layers)), neurons
 
@@ -91,10 +120,10 @@ def _order(source: Any) -> tuple[list[str], str, str]:
     """Names of the nodes, each after those that it reads, and those of the input and the output."""
     kinds = {name: type(node).__name__ for name, node in source.nodes.items()}
     for name, kind in kinds.items():
-        if kind in LEAKY:
+        if kind in INTEGRATORS:
             raise ModelError(
-                f"NIR node {name!r}: found {kind}, a neuron that leaks, which a graph cannot hold; expected IF (or I before the "
-                "output): train without a leak, or run this network in its own framework"
+                f"NIR node {name!r}: found {kind}, which leaks and does not spike; a graph cannot hold it: expected I before the "
+                "output, or LIF"
             )
         if kind not in _LAYERS and kind != "Input":
             raise ModelError(
@@ -153,7 +182,48 @@ def _per_neuron(values: Any, shape: Shape, label: str) -> FloatArray:
     return np.broadcast_to(array.ravel(), (size,)).copy()
 
 
-def _neurons(node: Any, shape: Shape, name: str) -> Neurons:
+def _fraction(node: Any, field: str, shape: Shape, name: str, dt: float | None) -> FloatArray:
+    """What a time constant takes off in one step of Euler's method, dt / tau, shape (N,)."""
+    if dt is None:
+        raise ModelError(
+            f"NIR node {name!r}: found neurons that leak, and NIR says nothing of time steps; give dt, that of the framework "
+            "which the network comes from (Norse: 1e-3, snnTorch: 1e-4)"
+        )
+    tau = _per_neuron(getattr(node, field), shape, f"{name!r}, {field}")
+    short = tau * (DECAY_UNIT + 0.5) < dt * DECAY_UNIT  # what would not round to all of it
+    if np.any(short):
+        at = int(np.argmax(short))
+        raise ModelError(
+            f"NIR node {name!r}, {field}: found {tau[at]} at neuron {at}, expected at least dt = {dt}: with less, a step would "
+            "take more away than is there; give a smaller dt"
+        )
+    return dt / tau
+
+
+def _gain(node: Any, kind: str, shape: Shape, name: str, dt: float | None) -> FloatArray:
+    """What multiplies the input of a node before it joins the membrane, shape (N,)."""
+    gain = _per_neuron(node.r, shape, f"{name!r}, r")
+    if kind == "LIF":
+        gain = gain * _fraction(node, "tau", shape, name, dt)
+    if kind == "CubaLIF":
+        gain = gain * _per_neuron(node.w_in, shape, f"{name!r}, w_in")
+        gain = gain * _fraction(node, "tau_syn", shape, name, dt) * _fraction(node, "tau_mem", shape, name, dt)
+    return gain
+
+
+def _decay(fraction: FloatArray, field: str, name: str) -> NDArray[np.int64]:
+    """4096ths that come nearest to what is lost in a step."""
+    decay: NDArray[np.int64] = np.rint(fraction * DECAY_UNIT).astype(np.int64)
+    if np.any(decay == 0):
+        at = int(np.argmax(decay == 0))
+        raise ModelError(
+            f"NIR node {name!r}, {field}: found a time constant of {1 / fraction[at]:.0f} steps at neuron {at}, expected at most "
+            f"{2 * DECAY_UNIT}: the leak would be rounded away (decays are 4096ths); give a larger dt, or use an IF node"
+        )
+    return decay
+
+
+def _neurons(node: Any, kind: str, shape: Shape, name: str, dt: float | None) -> Neurons:
     threshold = _per_neuron(node.v_threshold, shape, f"{name!r}, v_threshold")
     reset = _per_neuron(node.v_reset, shape, f"{name!r}, v_reset")
     if np.any(threshold <= reset):
@@ -162,7 +232,15 @@ def _neurons(node: Any, shape: Shape, name: str) -> Neurons:
             f"NIR node {name!r}: found v_threshold {threshold[at]} and v_reset {reset[at]} at neuron {at}, expected a threshold "
             "above the reset; a graph has no neuron that fires whatever it receives"
         )
-    return Neurons(threshold, reset)
+    if kind == "IF":
+        return Neurons(threshold, reset, np.zeros_like(reset))
+    leak = _per_neuron(node.v_leak, shape, f"{name!r}, v_leak")
+    field = "tau" if kind == "LIF" else "tau_mem"
+    voltage = _fraction(node, field, shape, name, dt)
+    current = _fraction(node, "tau_syn", shape, name, dt) if kind == "CubaLIF" else np.ones_like(voltage)
+    decay_current, decay_voltage = _decay(current, "tau_syn", name), _decay(voltage, field, name)
+    error = max(float(np.max(np.abs(d / DECAY_UNIT - x) / x)) for d, x in ((decay_current, current), (decay_voltage, voltage)))
+    return Neurons(threshold, reset, leak, decay_current, decay_voltage, error)
 
 
 def _resistance(gain: FloatArray, shape: Shape, name: str) -> Normalise:
@@ -221,7 +299,7 @@ def _scale(node: Any, name: str, shape: Shape) -> Layer:
 _LAYERS: Mapping[str, Callable[[Any, str, Shape], Layer]] = {
     "Output": lambda node, name, shape: Same(),
     "I": lambda node, name, shape: Same(),
-    "IF": lambda node, name, shape: Activate("relu"),  # which activation it stands for is not asked
+    **dict.fromkeys(SPIKING, lambda node, name, shape: Activate("relu")),  # which activation it stands for is not asked
     "Linear": _dense,
     "Affine": _dense,
     "Conv2d": _convolve,

@@ -11,6 +11,7 @@ threshold - 1/2`` both give the same spikes, and so does a framework that compar
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from sparsespike.common.errors import ConfigError, GraphError
 from sparsespike.common.extras import require
 from sparsespike.export.connections import Connection, Conv2dConnection
 from sparsespike.export.graph import SpikingGraph
-from sparsespike.export.population import NEVER, Population
+from sparsespike.export.population import DECAY_UNIT, NEVER, Population
 
 if TYPE_CHECKING:
     import nir
@@ -33,7 +34,7 @@ LARGEST_THRESHOLD = 2**52
 FILE = "network.nir"
 
 
-def to_nir(graph: SpikingGraph, *, largest_dense: int = LARGEST_DENSE) -> nir.NIRGraph:
+def to_nir(graph: SpikingGraph, *, largest_dense: int = LARGEST_DENSE, dt: float | None = None) -> nir.NIRGraph:
     """The NIR network that fires as the graph does, step for step, if a framework computes exactly.
 
     A population of kind ``if`` becomes an ``IF`` node of its name with ``r = 1``, the readout an ``Output`` node: what arrives
@@ -43,6 +44,10 @@ def to_nir(graph: SpikingGraph, *, largest_dense: int = LARGEST_DENSE) -> nir.NI
     Integers stay integers, in single precision where all of them are exact there, else in double precision; the membranes are
     exact in single precision below 2^23. ``scale`` and the range of the input have no place in NIR.
 
+    A population of kind ``lif`` becomes ``LIF``, or ``CubaLIF`` where its current has memory, with ``r = 1`` (which Norse takes
+    for granted) and thresholds scaled by dt / tau. NIR computes without rounding: such a network fires as the graph does as long
+    as nothing is rounded, and nearly so after.
+
     NIR 1.0.8 gives kernels that are not square, and groups, a wrong shape when it checks types: such networks are read with
     ``nir.read(path, type_check=False)``.
 
@@ -51,16 +56,23 @@ def to_nir(graph: SpikingGraph, *, largest_dense: int = LARGEST_DENSE) -> nir.NI
     graph : SpikingGraph
     largest_dense : int
         Entries up to which a sparse projection is written as a dense matrix: NIR has no sparse one.
+    dt : float, optional
+        Time of a step in the framework that will run the network (Norse: 1e-3, snnTorch: 1e-4). Given, kind ``lif`` is written
+        although NIR lacks its rounding; without it, it is refused.
 
     Raises
     ------
     GraphError
         If a property of the graph would be lost, naming all such.
+    ConfigError
+        If ``dt`` is not positive.
     MissingExtraError
         If ``nir`` is not installed.
     """
     nir = require("nir", extra="nir")
-    reasons = [reason for name in graph.order for reason in _losses(graph, graph.population(name), largest_dense)]
+    if dt is not None and not 0 < dt < math.inf:
+        raise ConfigError(f"dt: found {dt}, expected a time > 0")
+    reasons = [reason for name in graph.order for reason in _losses(graph, graph.population(name), largest_dense, dt)]
     if reasons:
         raise GraphError("NIR: the graph cannot be written without a loss: " + "; ".join(reasons))
     real = _precision(graph)
@@ -68,7 +80,7 @@ def to_nir(graph: SpikingGraph, *, largest_dense: int = LARGEST_DENSE) -> nir.NI
     edges: list[tuple[str, str]] = []
     for name in graph.order:
         population = graph.population(name)
-        nodes[name] = _neurons(nir, population, real)
+        nodes[name] = _neurons(nir, population, real, dt)
         target, bias = name, population.bias
         if population is graph.readout and len(graph.into(name)) > 1 and len(population.shape) == 1:
             target = f"{name}.sum"  # nirtorch adds up what arrives at any node but an output
@@ -92,7 +104,7 @@ def to_nir(graph: SpikingGraph, *, largest_dense: int = LARGEST_DENSE) -> nir.NI
     return nir.NIRGraph(nodes=nodes, edges=edges, type_check=False)
 
 
-def write_nir(graph: SpikingGraph, path: str | Path, *, largest_dense: int = LARGEST_DENSE) -> None:
+def write_nir(graph: SpikingGraph, path: str | Path, *, largest_dense: int = LARGEST_DENSE, dt: float | None = None) -> None:
     """Write a graph as a ``.nir`` file (HDF5); see :func:`to_nir`.
 
     Raises
@@ -104,7 +116,7 @@ def write_nir(graph: SpikingGraph, path: str | Path, *, largest_dense: int = LAR
     MissingExtraError
         If ``nir`` is not installed.
     """
-    network = to_nir(graph, largest_dense=largest_dense)
+    network = to_nir(graph, largest_dense=largest_dense, dt=dt)
     try:
         require("nir", extra="nir").write(str(path), network)
     except OSError as error:
@@ -127,16 +139,16 @@ def write_nir_folder(graph: SpikingGraph, folder: Path) -> list[Path]:
     return [folder / FILE]
 
 
-def _losses(graph: SpikingGraph, population: Population, largest_dense: int) -> list[str]:
+def _losses(graph: SpikingGraph, population: Population, largest_dense: int, dt: float | None) -> list[str]:
     """Why NIR cannot hold a population and what leads to it."""
     where = f"population {population.name!r}"
-    if population.kind not in ("input", "if", "readout"):
+    if population.kind in ("signed_if", "aec"):
         kind = "signed spikes" if population.kind == "signed_if" else "spikes that carry a payload"
         return [f"{where}: found kind {population.kind!r}, {kind}, which NIR lacks; convert to kind 'if'"]
-    reasons = []
-    if population.kind == "if" and population.reset != "zero":
+    reasons = [f"{where}: {loss}" for loss in _leak_losses(population, dt)]
+    if population.kind in ("if", "lif") and population.reset != "zero":
         reasons.append(
-            f"{where}: found the reset by subtraction, but an IF node of NIR resets to a constant; use a graph with reset='zero' "
+            f"{where}: found the reset by subtraction, but a neuron of NIR resets to a constant; use a graph with reset='zero' "
             "(which fires less), or a backend of this package"
         )
     if population.v_init.any():
@@ -169,10 +181,27 @@ def _losses(graph: SpikingGraph, population: Population, largest_dense: int) -> 
     return reasons
 
 
+def _leak_losses(population: Population, dt: float | None) -> Iterator[str]:
+    """What of kind ``lif`` NIR cannot hold; nothing for other kinds."""
+    if population.decay_current is None or population.decay_voltage is None:
+        return
+    if dt is None:
+        yield (
+            "found kind 'lif', whose currents and membranes are rounded toward zero as they decay, but NIR does not round; give "
+            "dt, the time of a step (to_nir, write_nir), to write it without the rounding"
+        )
+    for field, decay in (("decay_current", population.decay_current), ("decay_voltage", population.decay_voltage)):
+        if np.any(decay == 0):
+            yield f"found {field} 0 at neuron {int(np.argmin(decay))}, but a time constant of NIR is finite; use kind 'if', or 1"
+    if np.any(population.bias[population.decay_current < DECAY_UNIT]):
+        yield "found biases of neurons whose current has memory, but in NIR biases join the current; use decay_current 4096"
+
+
 def _precision(graph: SpikingGraph) -> type[np.float32] | type[np.float64]:
     """Single precision if it holds every number of the graph, else double: frameworks mix none."""
     numbers: list[NDArray[Any]] = [population.bias for population in graph.populations]
     numbers += [2 * p.threshold - 1 for p in graph.populations if p.threshold is not None]
+    numbers += [_leak(p)[0] for p in graph.populations if p.kind == "lif"]
     for projection in graph.projections:
         connection = projection.connection
         numbers.append(connection.kernel if isinstance(connection, Conv2dConnection) else connection.values)
@@ -180,13 +209,29 @@ def _precision(graph: SpikingGraph) -> type[np.float32] | type[np.float64]:
     return np.float32 if exact else np.float64
 
 
-def _neurons(nir: Any, population: Population, real: type[np.floating[Any]]) -> Any:
+def _leak(population: Population) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Thresholds in a unit in which the input needs no factor, and what current and membrane lose in a step; exact."""
+    assert population.threshold is not None
+    assert population.decay_current is not None
+    assert population.decay_voltage is not None
+    current, voltage = population.decay_current / DECAY_UNIT, population.decay_voltage / DECAY_UNIT
+    return (population.threshold - 0.5) * current * voltage, current, voltage
+
+
+def _neurons(nir: Any, population: Population, real: type[np.floating[Any]], dt: float | None) -> Any:
     """The node of a population."""
     if population.kind == "input":
         return nir.Input(input_type={"input": np.array(population.shape)})
     if population.threshold is None:
         return nir.Output(output_type={"output": np.array(population.shape)})
     ones = np.ones(population.shape, real)
+    if population.kind == "lif":
+        assert dt is not None
+        scaled, current, voltage = (values.reshape(population.shape) for values in _leak(population))
+        fields = {"r": ones, "v_leak": np.zeros_like(ones), "v_reset": np.zeros_like(ones), "v_threshold": scaled.astype(real)}
+        if np.all(current == 1):
+            return nir.LIF(tau=(dt / voltage).astype(real), **fields)
+        return nir.CubaLIF(tau_syn=(dt / current).astype(real), tau_mem=(dt / voltage).astype(real), w_in=ones, **fields)
     threshold = (population.threshold - 0.5).astype(real).reshape(population.shape)  # that of silenced neurons rounds to NEVER
     return nir.IF(r=ones, v_threshold=threshold, v_reset=np.zeros_like(ones))
 

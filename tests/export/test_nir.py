@@ -366,8 +366,6 @@ ONES = np.ones(2)
 FIRES = nir.IF(r=ONES, v_threshold=ONES)
 DENSE = nir.Linear(np.eye(2))
 BAD = {
-    r"node 'n': found LIF, a neuron that leaks": line(**SOURCE, n=nir.LIF(ONES, ONES, ONES, ONES), **END),
-    r"node 'n': found CubaLIF, a neuron that leaks": line(**SOURCE, n=nir.CubaLIF(ONES, ONES, ONES, ONES, ONES), **END),
     r"node 'n': found Delay, expected one of": line(**SOURCE, n=nir.Delay(ONES), **END),
     r"node 'n': found NIRGraph.*put its nodes": line(**SOURCE, n=nir.NIRGraph.from_list(DENSE), **END),
     r"node 'n': found I inside": line(**SOURCE, n=nir.I(ONES), w=DENSE, **END),
