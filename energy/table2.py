@@ -168,7 +168,7 @@ def saving_of(pair: Pair, model: EnergyModel) -> Saving | None:
     return Saving(dense=dense.record.energy(dense.steps, model), sparse=sparse.record.energy(sparse.steps, model))
 
 
-def sensitivity(found: Iterable[Pair], profiles: Mapping[str, Profile], model: EnergyModel = PAPER_MODEL) -> pd.DataFrame:
+def sensitivity(pairs: Iterable[Pair], profiles: Mapping[str, Profile], model: EnergyModel = PAPER_MODEL) -> pd.DataFrame:
     """The reduction of each pair under each profile, the first layer charged in each of three ways.
 
     Events are the graph's own: profiles of chips charge what a chip would do, not FLOPs of the ANN's layers.
@@ -180,15 +180,13 @@ def sensitivity(found: Iterable[Pair], profiles: Mapping[str, Profile], model: E
     """
     ways: tuple[FirstLayer, ...] = get_args(FirstLayer)
     lines = []
-    for pair in found:
+    for pair in pairs:
         for name, profile in profiles.items():
+            models = {way: replace(model, profile=profile, counts="events", first_layer=way) for way in ways}
+            savings = {way: saving_of(pair, each) for way, each in models.items()}
             row: dict[str, object] = {"pair": pair.name, "profile": name, "process": profile.process}
-            for way in ways:
-                saving = saving_of(pair, replace(model, profile=profile, counts="events", first_layer=way))
-                row[f"reduction_{way}_%"] = saving and float(100 * saving.fraction)
-            for way in ways:
-                saving = saving_of(pair, replace(model, profile=profile, counts="events", first_layer=way))
-                row[f"dense_energy_{way}_uJ"] = saving and saving.dense.per_image_uj
+            row |= {f"reduction_{way}_%": found and float(100 * found.fraction) for way, found in savings.items()}
+            row |= {f"dense_energy_{way}_uJ": found and found.dense.per_image_uj for way, found in savings.items()}
             lines.append(row)
     return pd.DataFrame(lines)
 

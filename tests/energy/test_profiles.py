@@ -36,7 +36,10 @@ def test_constants_of_the_paper():
 
 def test_builtin_profiles_are_cited_and_named():
     profiles = builtin_profiles()
-    assert {"paper", "loihi1-inactive", "loihi1-active"} <= set(profiles)
+    assert {"paper", "horowitz-int8", "loihi1-inactive", "loihi1-active", "loihi1-one-hop", "tianjic"} <= set(profiles)
+    assert {"truenorth", "truenorth-marginal", "spinnaker1", "spinnaker1-core", "spinnaker2-prototype", "spinnaker2"} <= set(
+        profiles
+    )
     for name, profile in profiles.items():
         assert profile.name == name
         assert profile.source
