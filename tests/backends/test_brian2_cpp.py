@@ -74,13 +74,14 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with the program of ``everything``, at most 4 images at a time."""
+    """A cache with the program of ``everything`` that lists its spikes, at most 4 images at a time."""
     folder = tmp_path_factory.mktemp("built")
     graph, inputs, steps = everything()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPARSESPIKE_CACHE", str(folder))
-        result = Brian2Backend("cpp", batch=4).run(graph, inputs[:1], steps)
+        result = Brian2Backend("cpp", batch=4).run(graph, inputs[:1], steps, record=["signed"])
     assert_equal(result, reference(graph, inputs[:1], steps))
+    assert list(result.rasters) == ["signed"]
     assert result.wall_seconds["build"] > result.wall_seconds["run"] > 0
     return folder / "brian2"
 
@@ -130,22 +131,23 @@ def test_one_program_runs_any_images_side_by_side_without_a_compiler(
 
 
 def test_aec_equals_the_reference(tmp_path: Path) -> None:
-    """A graph with all skips between two populations: what waits 0, 1 and 2 windows meets."""
+    """A graph with all skips between two populations: what waits 0, 1 and 2 windows meets. Spikes are counted, not listed."""
     whole, inputs, steps = CASES["aec_skips"]()
     populations = [population for population in whole.populations if population.name != "b"]
     graph = SpikingGraph(populations, [p for p in whole.projections if "b" not in p.key])
     expected = reference(graph, inputs, steps)
     assert all((expected.rasters[name] & bit).any() for name in graph.spiking for bit in (1, 2))
-    result = Brian2Backend("cpp", batch=2).run(graph, inputs, steps, record=graph.spiking)
+    result = Brian2Backend("cpp", batch=2).run(graph, inputs, steps)
     assert_equal(result, expected)
+    assert result.rasters == {}
     assert set(result.counting.values()) == {"measured"}
     assert left_behind(tmp_path) == []
 
 
 def test_a_program_is_named_by_all_that_it_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, _, steps = everything()
-    request = Request(graph, steps, "events", 4)
-    assert request.name == Request(everything().graph, steps, "events", 4).name
+    request = Request(graph, steps, "events", 4, rasters=False)
+    assert request.name == Request(everything().graph, steps, "events", 4, rasters=False).name
     other_readout = replace(graph.readout, bias=graph.readout.bias + 1)
     other_graph = SpikingGraph([*graph.populations[:-1], other_readout], graph.projections)
     others = [
@@ -153,10 +155,11 @@ def test_a_program_is_named_by_all_that_it_depends_on(monkeypatch: pytest.Monkey
         replace(request, steps=steps + 1),
         replace(request, input="current"),
         replace(request, capacity=5),
+        replace(request, rasters=True),
     ]
     names = {request.name, *(other.name for other in others)}
     monkeypatch.setenv("CXX", "clang++")
-    assert len(names | {request.name}) == 6
+    assert len(names | {request.name}) == 7
 
 
 def test_missing_compiler_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +201,7 @@ def test_failing_simulation_is_one_clear_error(program: Path, tmp_path: Path, sc
     replace_binary(program, script)
     graph, inputs, steps = everything()
     with pytest.raises(BackendError, match=message):
-        Brian2Backend("cpp", batch=4, processes=2).run(graph, inputs, steps)
+        Brian2Backend("cpp", batch=4, processes=2).run(graph, inputs, steps, record=["signed"])
     assert left_behind(tmp_path) == []
 
 
@@ -211,7 +214,7 @@ def test_simulation_that_loses_results_is_an_error(program: Path, tmp_path: Path
     (program / "main").chmod(0o755)
     graph, inputs, steps = everything()
     with pytest.raises(BackendError, match=r"the simulation left 0 values in .*spike_population1_i.*, expected \d+; is the disk"):
-        Brian2Backend("cpp", batch=4).run(graph, inputs, steps)
+        Brian2Backend("cpp", batch=4).run(graph, inputs, steps, record=["signed"])
     assert left_behind(tmp_path) == []
 
 
@@ -220,7 +223,7 @@ def test_simulation_beyond_its_time_limit_is_ended(program: Path, tmp_path: Path
     graph, inputs, steps = everything()
     begin = time.monotonic()
     with pytest.raises(BackendTimeoutError, match=r"the simulation was ended when the time limit of 0\.7 s was over"):
-        Brian2Backend("cpp", batch=4, processes=2, time_limit=0.7).run(graph, inputs, steps)
+        Brian2Backend("cpp", batch=4, processes=2, time_limit=0.7).run(graph, inputs, steps, record=["signed"])
     assert time.monotonic() - begin < 20
     assert left_behind(tmp_path) == []
     wait_until(lambda: not processes_in(program))
@@ -258,7 +261,7 @@ def test_interruption_leaves_no_process_and_no_file(
         "from sparsespike.backends.brian2 import Brian2Backend\n"
         "from sparsespike.export.graphfile import load_graph\n"
         f"graph = load_graph({str(tmp_path / 'graph.safetensors')!r})\n"
-        f"Brian2Backend('cpp', batch=4).run(graph, np.ones((2, 128), int), {everything().steps})\n"
+        f"Brian2Backend('cpp', batch=4).run(graph, np.ones((2, 128), int), {everything().steps}, record=['signed'])\n"
     )
     command = [sys.executable, "-W", "ignore", "-c", program]
     environment["TMPDIR"] = str(tmp_path / "temporary")
