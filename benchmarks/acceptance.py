@@ -70,7 +70,8 @@ def pixels(test: Split, graph: SpikingGraph) -> NDArray[np.uint8]:
     """Test images in the graph's range, shape (images, N)."""
     assert graph.input.value_range is not None
     images = test.images.reshape(len(test), -1)
-    return np.rint(images * (graph.input.value_range[1] / PIXEL)).astype(np.uint8)
+    coarse: NDArray[np.uint8] = np.rint(images * (graph.input.value_range[1] / PIXEL)).astype(np.uint8)
+    return coarse
 
 
 def native(graph: SpikingGraph, images: NDArray[np.uint8], labels: NDArray[Any]) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def native(graph: SpikingGraph, images: NDArray[np.uint8], labels: NDArray[Any])
         paths = [Path(folder, name) for name in ("graph.safetensors", "images.npy", "predictions.npy")]
         save_graph(graph, paths[0])
         np.save(paths[1], images)
-        command = [sys.executable, PROGRAM, *paths[:2], str(STEPS), paths[2]]
+        command = [sys.executable, str(PROGRAM), *map(str, paths[:2]), str(STEPS), str(paths[2])]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         predictions = np.load(paths[2])
     accuracy = (predictions == labels[:, None]).mean(axis=0)

@@ -37,7 +37,7 @@ def lava_stock(bits: int, folder: Path) -> Alternative:
 
     def run() -> Seconds:
         steps = str(STEPS + len(SIZES) - 2)
-        command = [sys.executable, PEER, folder / "network.npz", str(bits), steps, str(STOCK_IMAGES)]
+        command = [sys.executable, str(PEER), str(folder / "network.npz"), str(bits), steps, str(STOCK_IMAGES)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, start_new_session=True)
         lines = [line.split() for line in done.stdout.splitlines()[-STOCK_IMAGES:]]
         return Seconds(*(min(float(line[column]) for line in lines) for column in (0, 1)))

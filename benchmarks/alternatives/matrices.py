@@ -28,7 +28,8 @@ def torch_csr(network: Network, batch: int) -> Alternative:
         way = network.weights(*pair).T.tocsr().astype(np.float32)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # sparse CSR is in beta
-            tensor = torch.sparse_csr_tensor(*map(torch.from_numpy, (way.indptr, way.indices, way.data)), size=way.shape)
+            pointers, indices, values = map(torch.from_numpy, (way.indptr, way.indices, way.data))
+            tensor = torch.sparse_csr_tensor(pointers, indices, values, size=way.shape)
         products.append(lambda fired, tensor=tensor: tensor @ fired.float())
     return _matrices(f"torch sparse_csr @ dense, batch {batch}", network, batch, products, torch)
 
@@ -38,7 +39,7 @@ def _matrices(name: str, network: Network, batch: int, multiply: Sequence[Callab
 
     ``numbers`` is numpy or torch; ``multiply[l]`` gives layer l + 1's current from layer l's spikes, both (neurons, batch).
     """
-    thresholds = [numbers.asarray(layer.threshold.astype(np.float32)[:, None]) for layer in network.layers]
+    thresholds = [numbers.asarray(np.float32(layer.threshold)[:, None]) for layer in network.layers]
     current = numbers.asarray(np.ascontiguousarray(network.current[:batch].T.astype(np.float32)))
     spikes: list[int] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 
 from alternatives.network import STEPS
 from alternatives.timing import timed
+from sparsespike.backends.base import Counting
 from sparsespike.backends.bulk import run_blocks
 from sparsespike.backends.native import NativeBackend
 from sparsespike.export.connections import CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
+
+COUNTINGS: tuple[Counting, Counting] = ("computed", "measured")
 
 
 def sweep(quick: bool) -> list[dict[str, Any]]:
@@ -31,9 +35,9 @@ def sweep(quick: bool) -> list[dict[str, Any]]:
         for value in values:
             point = {**base, axis: value}
             graph, images = rate_network(point["size"], point["density"], point["rate"], point["batch"])
-            for counting in ("computed", "measured"):
+            for counting in COUNTINGS:
                 backend = NativeBackend(1, counting=counting)
-                run = timed(1, lambda backend=backend, graph=graph, images=images: run_blocks(backend, graph, images, STEPS))
+                run = timed(1, partial(run_blocks, backend, graph, images, STEPS))
                 run()
                 seconds = min(run().run for _ in range(2 if quick else 3))
                 events = int(run_blocks(backend, graph, images, STEPS).events["driven", "layer"].sum())
@@ -50,11 +54,11 @@ def rate_network(size: int, density: float, rate: float, batch: int) -> tuple[Sp
     indices = np.concatenate([np.sort(rng.choice(size, fan_out, replace=False)) for _ in range(size)])
     weights = rng.integers(1, 128, len(indices)) * rng.choice((-1, 1), len(indices))
     never = np.full(size, 2**40)
-    driven = {"threshold": np.full(size, theta), "v_init": rng.integers(0, theta, size)}
+    phases = rng.integers(0, theta, size)
     graph = SpikingGraph(
         [
             Population(name="input", shape=(size,), kind="input", value_range=(0, theta)),
-            Population(name="driven", shape=(size,), kind="if", **driven),
+            Population(name="driven", shape=(size,), kind="if", threshold=np.full(size, theta), v_init=phases),
             Population(name="layer", shape=(size,), kind="if", threshold=never),
             Population(name="readout", shape=(1,), kind="readout"),
         ],
@@ -78,7 +82,7 @@ def plot(records: Sequence[dict[str, Any]], path: Path) -> None:
     axes = list(dict.fromkeys(record["axis"] for record in records))
     figure = Figure(figsize=(3.2 * len(axes), 3), layout="constrained")
     for panel, axis in zip(figure.subplots(1, len(axes), sharey=True), axes, strict=True):
-        for counting in ("computed", "measured"):
+        for counting in COUNTINGS:
             points = [(r[axis], r["events_per_s"]) for r in records if r["axis"] == axis and r["counting"] == counting]
             panel.loglog(*zip(*points, strict=True), marker="o", label=f"native, {counting}")
         panel.set_xlabel(axis)
