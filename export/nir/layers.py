@@ -168,6 +168,8 @@ def _after(source: Any, name: str) -> list[str]:
 
 def _shape(found: Any, name: str) -> Shape:
     shape = tuple(int(n) for n in np.atleast_1d(found)) if found is not None else ()
+    if len(shape) in (2, 4) and shape[0] == 1:  # a batch of one, which some frameworks leave there
+        shape = shape[1:]
     if len(shape) not in (1, 3):
         raise ModelError(f"NIR node {name!r}: found an input of shape {shape}, expected (N,) or (C, y, x) without the batch")
     return shape
