@@ -1,10 +1,14 @@
-"""What every test runs with: a cache folder of its own, so that nothing is read from or left in the user's."""
+"""What every test runs with: a cache folder of its own, so that nothing is read from or left in the user's, and no deadline."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("no deadline", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session", autouse=True)
