@@ -114,7 +114,7 @@ def test_a_trained_run_is_addressed_by_its_content(tmp_path: Path) -> None:
     units = [expand(read(text), completion(), {"mine": str(tmp_path / name)}).units for name in ("a", "same", "other")]
     assert [unit.kind for unit in units[0]] == ["run", "convert", "evaluate", "simulate", "account"]
     assert units[0] == units[1] != units[2]
-    with pytest.raises(ConfigError, match="run 'mine': found no model at .*--run mine=PATH"):
+    with pytest.raises(ConfigError, match=r"run 'mine': found no model at .*--run mine=PATH"):
         expand(read(text), completion(), {"mine": str(tmp_path / "nowhere")})
 
 
