@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +14,7 @@ from sparsespike.backends.bulk import run_blocks
 from sparsespike.backends.native import NativeBackend
 from sparsespike.cli.console import out, print_json, print_prose, print_table
 from sparsespike.cli.options import Data, Json, counted_progress, images_for
+from sparsespike.cli.units import settings_of
 from sparsespike.common.errors import ConfigError
 from sparsespike.common.figures import save_figure
 from sparsespike.common.files import write_text
@@ -30,7 +30,6 @@ from sparsespike.export.graphfile import load_graph
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sparsespike.energy.settings import Setting
     from sparsespike.export.graph import SpikingGraph
 
 DEFAULT_STEPS = 64
@@ -173,13 +172,14 @@ def record_command(
     steps: Annotated[int | None, typer.Option(help="Time steps T. Default: 64; of an AEC graph, its slots.", min=1)] = None,
     data: Data = None,
     dataset: Annotated[str | None, typer.Option(help="Name of the data set in the record, such as cifar10.")] = None,
-    method: Annotated[str | None, typer.Option(help="Name of the method in the record, such as cs-qcfs.")] = None,
 ) -> None:
     """Run a graph on all test images (native) and keep what the table and figures need in one small file.
 
     Example: sparsespike paper record runs/sparse/graph.safetensors --out records/sparse.json
     """
     network = load_graph(graph)
+    if "training" not in network.provenance or "conversion" not in network.provenance:
+        raise ConfigError(f"{graph}: does not say how its network was trained, expected a graph that `convert` wrote")
     inputs, labels = images_for(network, data, None)
     time_steps = network.slots or steps or DEFAULT_STEPS
     with counted_progress() as progress:
@@ -192,8 +192,7 @@ def record_command(
 
         backend = NativeBackend(counting="computed")
         result = run_blocks(backend, network, inputs, time_steps, input="current", progress=advance)
-    names = {"dataset": dataset, "method": method}
-    what = settings_of(network) | {key: name for key, name in names.items() if name is not None}
+    what = settings_of(network.provenance, dataset or str(network.provenance["dataset"]))
     record = Record.of(network, result, labels, _ann_correct(network, labels), what)
     record.save(path)
     out.print(
@@ -202,35 +201,6 @@ def record_command(
             f"ANN {float(100 * record.ann_accuracy):.2f} %; {record.describe()}"
         )
     )
-
-
-def settings_of(graph: SpikingGraph) -> dict[str, Setting]:
-    """The settings of a record, from what `convert` kept in a graph.
-
-    Raises
-    ------
-    ConfigError
-        If the graph does not say how its network was trained.
-    """
-    known = graph.provenance
-    training = known.get("training")
-    if not isinstance(training, Mapping) or not isinstance(training.get("model"), str):
-        raise ConfigError("record: the graph does not say how its network was trained, expected one that `convert` wrote")
-    sparsity = training.get("sparsity", 0)
-    hidden = training.get("hidden")
-    what: dict[str, Setting] = {
-        "dataset": str(known.get("dataset")),
-        "model": training["model"],
-        "method": str(known.get("method")),
-        "sparsity": sparsity,
-        "training": training.get("method") if sparsity else "dense",
-        "hidden": ",".join(map(str, hidden)) if isinstance(hidden, list) else None,
-        "L": training.get("levels") if training.get("activation") == "qcfs" else None,
-        **{key: training.get(key) for key in ("lr", "batch", "epochs", "seed")},
-        "bits": known.get("bits"),
-        "T": None if graph.slots is None else graph.slots - 1,
-    }
-    return {key: value for key, value in what.items() if value is not None}
 
 
 def _ann_correct(graph: SpikingGraph, labels: np.ndarray[Any, np.dtype[np.int64]]) -> int:
