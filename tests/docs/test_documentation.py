@@ -5,6 +5,7 @@ A block's info string says what becomes of it: ``bash`` and ``python`` run, all 
 
     <!-- not run: reason -->    a bash or python block that no test can run; its commands are parsed all the same
     <!-- prints -->             lines that the block which ran before must have printed, in this order ("..." stands for any)
+    <!-- file: name -->         the block is written to a file of this name, for those that follow
 
 A block that readers do not need is hidden whole: ``<!-- run bash`` or ``<!-- run python``, its lines, ``-->``.
 """
@@ -30,13 +31,14 @@ from sparsespike.cli.main import app, main
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts))
-QUICK = {"README.md", "docs/quickstart.md", "docs/format.md"}
+QUICK = {"README.md", "docs/concepts.md", "docs/format.md"}
 """Pages that run in the ordinary suite; the others are full checks."""
 NOT_RUN = {
     "README.md": ["it makes the environment that the tests run in"],
     "docs/backends.md": ["the example backend would have to be installed in the environment of the tests"],
     "docs/benchmarks.md": ["an hour on a quiet machine"] * 2,
     "docs/conversion.md": ["the images are not at hand, and it takes a day"],
+    "docs/howto/sweep.md": ["a cluster; the tests of the sweeps run one on this machine"],
     "docs/quickstart.md": ["it makes the environment that the tests run in"],
     "docs/training.md": [
         "27 runs, a quarter of an hour; the tests of the command run a smaller one",
@@ -180,7 +182,8 @@ def test_every_block_says_what_it_is(page: str) -> None:
     for block in blocks(page):
         assert block.language in {"bash", "python"} | _SHOWN | _DIRECTIVES, block.where
         # Near misses, such as a mark without its colon, are no marks; other comments are none of ours.
-        assert block.mark == "prints" or block.reason or not re.match("not|print|run|skip", block.mark), block.where
+        known = block.mark == "prints" or block.mark.startswith("file: ") or block.reason
+        assert known or not re.match("not|print|file|run|skip", block.mark), block.where
         if block.language == "text":
             assert not re.search(rf"^(?:\$ )?(?:{'|'.join(_PROGRAMS)}) ", block.code, re.MULTILINE), block.where
     assert [block.reason for block in blocks(page) if block.reason] == NOT_RUN.get(page, [])
@@ -233,6 +236,8 @@ def test_the_blocks_of_a_page_run(
     for block in blocks(page):
         if block.mark == "prints":
             assert_printed(block.code, printed, block.where)
+        elif block.mark.startswith("file: "):
+            (tmp_path / block.mark.removeprefix("file: ")).write_text(block.code, encoding="utf-8")
         elif block.reason is None and block.language in ("bash", "python"):
             capsys.readouterr()
             if block.language == "bash":
