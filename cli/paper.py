@@ -151,7 +151,7 @@ def figure3_command(folders: Folders, over: Over = "hidden", folder: Out = Path(
 
     Example: sparsespike paper figure3 runs/lag --out figures
     """
-    study = lag_study(_records(folders).values(), over)  # type: ignore[arg-type]  # checked where it is used
+    study = lag_study(_records(folders), over)  # type: ignore[arg-type]  # checked where it is used
     summary, frame = study.summary(), lag_frame(study)
     document = summary.to_dict() | {"over": over}
     write_text(folder / "figure3.csv", frame.to_csv(index=False, lineterminator="\n"))
@@ -215,17 +215,18 @@ def _ann_correct(graph: SpikingGraph, labels: np.ndarray[Any, np.dtype[np.int64]
     return round(share)
 
 
-def _records(folders: list[Path]) -> dict[Path, Record]:
-    found = {path: record for folder in folders for path, record in load_records(folder).items()}
+def _records(folders: list[Path]) -> list[Record]:
+    """Records of all folders; one that lies there twice is one network."""
+    found = {record.to_json(): record for folder in folders for record in load_records(folder).values()}
     if not found:
         raise ConfigError(
             f"records: found none below {', '.join(map(str, folders))}; make them with `sparsespike paper record` or a sweep"
         )
-    return found
+    return list(found.values())
 
 
 def _pairs(folders: list[Path]) -> tuple[Pair, ...]:
-    return pairs(networks(_records(folders).values()))
+    return pairs(networks(_records(folders)))
 
 
 def _print_profiles(frame: pd.DataFrame) -> None:

@@ -188,6 +188,8 @@ def settings_of(provenance: Mapping[str, Any], data: str) -> dict[str, Any]:
         "lr": training["lr"],
         "batch": training["batch"],
         "seed": training["seed"],
+        "finetune_lr": tuning.get("lr"),
+        "finetune_batch": tuning.get("batch"),
         "L": conversion.get("levels"),
         "T": provenance.get("T") if provenance["method"] == "aec" else None,
         "bits": provenance["bits"],

@@ -120,7 +120,13 @@ class Pair:
 
 
 def networks(records: Iterable[Record]) -> tuple[Network, ...]:
-    """Records of AEC graphs of one network joined over T; every other record is a network of its own."""
+    """Records of AEC graphs of one network joined over T; every other record is a network of its own.
+
+    Raises
+    ------
+    ConfigError
+        If two records of AEC graphs have the same settings, T included, and are not the same: nothing tells them apart.
+    """
     single: list[Network] = []
     joined: dict[tuple[tuple[str, Setting], ...], dict[int, Record]] = {}
     for record in records:
@@ -128,7 +134,10 @@ def networks(records: Iterable[Record]) -> tuple[Network, ...]:
             single.append(Network(records=(record,)))
         else:
             key = tuple(sorted((name, value) for name, value in record.what.items() if name != "T"))
-            joined.setdefault(key, {}).setdefault(record.steps, record)
+            if joined.setdefault(key, {}).setdefault(record.steps, record) != record:
+                raise ConfigError(
+                    f"records: found two of one AEC network and T: {record.describe()}; keep one, or name what differs"
+                )
     return (*single, *(Network(records=tuple(found[t] for t in sorted(found))) for found in joined.values()))
 
 

@@ -217,7 +217,8 @@ def describe_missing(missing: Sequence[str]) -> str:
     groups: dict[str, list[str]] = {}
     for row in missing:
         dataset, model, *rest = row.split(" ")
-        groups.setdefault(f"paper-{dataset}-{model}", []).append(" ".join(rest))
+        experiment = f"paper-{dataset}-mlp" if model == "mlp" else f"paper-{model}-{dataset}"
+        groups.setdefault(experiment, []).append(" ".join(rest))
     lines = ["Not run, or not among these records:"]
     for experiment, rows in groups.items():
         lines.append(f"  {', '.join(rows)}: sparsespike sweep run experiments/{experiment}.toml --out runs/{experiment}")

@@ -63,7 +63,9 @@ def test_record_table2_figure2_figure3(sparsespike: Run, tmp_path: Path) -> None
     assert [float(line["SNN_accuracy_%"]) for line in lines[40:]] == pytest.approx([100 * a for a in sparse.accuracy_curve])
     assert (tmp_path / "figure2.png").stat().st_size > 10_000
 
-    ended = sparsespike("paper", "figure3", records, "--out", tmp_path, "--json")
+    (tmp_path / "copies").mkdir()
+    (tmp_path / "copies" / "again.json").write_text((records / "0.json").read_text())
+    ended = sparsespike("paper", "figure3", records, tmp_path / "copies", "--out", tmp_path, "--json")
     if dense.lag() is None and sparse.lag() is None:
         assert "found no network that saturates" in ended.err
     else:

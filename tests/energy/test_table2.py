@@ -2,6 +2,7 @@
 
 import dataclasses
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_missing_rows_come_with_a_command(record):
     assert "cifar10 mlp cs-qcfs fc" not in missing
     assert "cifar10 mlp cs-qcfs s(0.99)" in missing
     text = describe_missing(missing)
-    assert "sparsespike sweep run experiments/paper-cifar100-vgg16.toml" in text
+    assert "sparsespike sweep run experiments/paper-vgg16-cifar100.toml" in text
     assert describe_missing(()) == "Every row of the paper's table has a record."
 
 
@@ -138,6 +139,21 @@ def test_aec_is_taken_at_the_smallest_t_of_the_largest_accuracy(record):
     row = table2(pairs([network])).rows[0]
     assert row.energy == found[1].energy(17, EnergyModel(counts="paper"))
     assert "T + 1 = 17 slots charged" in row.explanation()
+
+
+def test_two_records_of_one_aec_network_and_t_are_refused(record):
+    found = [made(record, [0, 0, correct], slots=3, method="aec", T=2) for correct in (700, 710)]
+    with pytest.raises(ConfigError, match="found two of one AEC network and T"):
+        networks(found)
+    assert len(networks([found[0], found[0]])) == 1
+
+
+def test_experiments_of_missing_rows_are_there(record):
+    text = describe_missing(table2(pairs(networks([made(record, settles(14))]))).missing())
+    named = [word for word in text.split() if word.endswith(".toml")]
+    root = Path(__file__).parents[2]
+    assert len(named) == 4
+    assert all((root / name).is_file() for name in named)
 
 
 def test_a_network_that_does_not_saturate_is_taken_at_the_last_step_and_said(record):
