@@ -58,12 +58,13 @@ def completion() -> Completion:
 
 
 def _training_of(model: Path) -> dict[str, Any]:
-    """What a model file says of its training, without its weights."""
+    """What a model file says of its training, without its weights; the activation is the one that it has now."""
     from sparsespike.ann.checkpoint import MODEL_KEY
 
     try:
         with safe_open(model, framework="numpy") as file:
-            return dict(json.loads((file.metadata() or {})[MODEL_KEY])["training"])
+            known = json.loads((file.metadata() or {})[MODEL_KEY])
+            return {**known["training"], "activation": known["model"]["activation"]}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"model {model} does not say how it was trained ({error!r}); expected a run folder of train") from error
 

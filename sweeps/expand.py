@@ -64,7 +64,7 @@ class Completion:
     finetune : callable
         All settings of fine-tuning, from those of the run that it starts from and those given; raises ConfigError.
     run : callable
-        The settings that a trained run, given by its model file, was trained with.
+        The settings that a trained run, given by its model file, was trained with, and the activation that it ended with.
     """
 
     train: Callable[[str, Settings], dict[str, Any]]
