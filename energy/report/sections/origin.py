@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparsespike.energy.report.blocks import Block, Cell, Column, Commands, Facts, Missing, Table
+from sparsespike.energy.report.blocks import Block, Cell, Column, Commands, Facts, Table, Text
 from sparsespike.energy.report.documents import MadeBy
 from sparsespike.energy.report.folder import Contents, Network
 from sparsespike.energy.report.sections.training import flat
+
+MOST_FILES = 100
+"""Files listed: a sweep has one for each network."""
 
 
 def origin_blocks(network: Network) -> list[Block]:
@@ -22,8 +25,11 @@ def origin_blocks(network: Network) -> list[Block]:
     if lines:
         blocks.append(Commands(caption="To make it again", lines=lines))
     else:
-        what = "the command lines: these files were written by Python code or by an older version; the settings are above"
-        blocks.append(Missing(what=what, command="sparsespike train, convert and simulate keep them"))
+        blocks.append(
+            Text(
+                text="No command line was kept with these files: Python code or an older version wrote them. Settings are above."
+            )
+        )
     versions = dict(_versions(network))
     if versions:
         names = list(dict.fromkeys(name for found in versions.values() for name in found))
@@ -39,8 +45,11 @@ def origin_blocks(network: Network) -> list[Block]:
 
 def files_blocks(contents: Contents) -> list[Block]:
     """Every file that was read."""
-    rows = tuple((_relative(file, contents.path), file.stat().st_size) for file in contents.files)
-    return [Table(caption=f"{len(rows):,} files were read", columns=(Column("file"), Column("size", "bytes")), rows=rows)]
+    rows = tuple((_relative(file, contents.path), file.stat().st_size) for file in contents.files[:MOST_FILES])
+    caption = f"{len(contents.files):,} files were read" + (
+        f", the first {MOST_FILES} of them" if len(rows) < len(contents.files) else ""
+    )
+    return [Table(caption=caption, columns=(Column("file"), Column("size", "bytes")), rows=rows)]
 
 
 def _seed(network: Network) -> Cell:
