@@ -143,7 +143,7 @@ def lif_beside_others() -> Case:
 
 
 def lif_wide() -> Case:
-    """Membranes beyond 2^44 and currents beyond 2^32 that decay slowly, with bits below: wrong in anything but exact arithmetic."""
+    """Membranes beyond 2^44 and currents beyond 2^32 that decay slowly, with bits below: only exact arithmetic gets it right."""
     big = 2**23 - 1
     v_init = [2**48 + 1, -(2**47) - 7, 5]
     leaky = lif_population("hidden", [2**33 + 1, 2**31 - 3, NEVER_REACHED], [1, 5, 0], [3, 4096, 1], v_init=v_init)

@@ -10,6 +10,7 @@ A property that holds for every backend, for one that supports kind ``if``::
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from sparsespike.backends.testing.case import Case
-from sparsespike.export.connections import Conv2dConnection, CSRConnection
+from sparsespike.export.connections import Connection, Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Kind, Population, Projection, SpikingGraph
 from sparsespike.export.population import NEVER, BiasMode
 
@@ -172,3 +173,21 @@ def convolutions(draw: st.DrawFn, max_steps: int = 5, *, kinds: Sequence[Kind] =
         projections.append(Projection(populations[-2].name, name, connection))
     values = _ints(draw, (2, populations[0].size), -2, 3)
     return Case(SpikingGraph(populations, projections), values, draw(st.integers(1, max_steps)))
+
+
+def even_if_leaky(case: Case) -> Case:
+    """The case with all weights doubled if a population is of kind ``lif``; a strategy's ``map`` takes it.
+
+    For backends that hold mantissas as Loihi does, even ones where both signs occur: a leaky population cannot take a finer unit.
+    """
+    graph = case.graph
+    if all(population.kind != "lif" for population in graph.populations):
+        return case
+    projections = [replace(projection, connection=_doubled(projection.connection)) for projection in graph.projections]
+    return case._replace(graph=SpikingGraph(graph.populations, projections))
+
+
+def _doubled(connection: Connection) -> Connection:
+    if isinstance(connection, Conv2dConnection):
+        return replace(connection, kernel=2 * connection.kernel)
+    return CSRConnection(connection.pointers, connection.indices, 2 * connection.values, connection.n_post)

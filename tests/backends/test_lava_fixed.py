@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,9 +14,9 @@ from sparsespike.backends.lava.fixed import PROGRAMMED, STOCK, WORD_LIMIT, fixed
 from sparsespike.backends.registry import get_backend
 from sparsespike.backends.testing import CASES, assert_equal, reference
 from sparsespike.backends.testing.aec_cases import aec_input, aec_population, aec_readout
-from sparsespike.backends.testing.strategies import aec_graphs, convolutions, graphs
+from sparsespike.backends.testing.strategies import aec_graphs, convolutions, even_if_leaky, graphs
 from sparsespike.common.errors import BackendError, ConfigError, MembraneOverflowError
-from sparsespike.export.connections import Conv2dConnection, CSRConnection
+from sparsespike.export.connections import CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
 from sparsespike.export.population import NEVER
 
@@ -43,20 +42,6 @@ def test_directed_cases():
         assert_reference(run, result)
 
 
-def of_even_weights(case):
-    """The case with all weights doubled if a population leaks: a leaky one cannot take a finer unit."""
-    if all(population.kind != "lif" for population in case.graph.populations):
-        return case
-
-    def doubled(connection):
-        if isinstance(connection, Conv2dConnection):
-            return replace(connection, kernel=2 * connection.kernel)
-        return CSRConnection(connection.pointers, connection.indices, 2 * connection.values, connection.n_post)
-
-    projections = [replace(p, connection=doubled(p.connection)) for p in case.graph.projections]
-    return case._replace(graph=SpikingGraph(case.graph.populations, projections))
-
-
 @settings(
     max_examples=1,
     deadline=None,
@@ -65,7 +50,7 @@ def of_even_weights(case):
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(
-    st.lists((graphs() | convolutions()).map(of_even_weights) | aec_graphs(), min_size=12, max_size=14),
+    st.lists((graphs() | convolutions()).map(even_if_leaky) | aec_graphs(), min_size=12, max_size=14),
     st.lists(st.sampled_from(("events", "current")), min_size=14, max_size=14),
 )
 def test_random_graphs(cases, modes):
@@ -119,6 +104,7 @@ def test_layout_of_weights(weights, shift, exponent):
     assert (layout.shifts["hidden"], layout.exponents["input", "hidden"]) == (shift, exponent)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(-300, 300).filter(bool), min_size=1, max_size=3),
     st.integers(0, 14),
@@ -144,6 +130,7 @@ def test_biases_against_all_mantissas():
     assert not is_bias(np.array([2**60, -(2**60)]), 0).any()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-300_000, 300_000), min_size=1, max_size=5), st.booleans())
 def test_rounded_biases_are_the_nearest(biases, odd):
     values = np.array(biases)

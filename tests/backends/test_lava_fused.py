@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sparsespike.backends.lava import LavaBackend, Run, job
 from sparsespike.backends.testing import CASES, assert_equal, reference
-from sparsespike.backends.testing.strategies import aec_graphs, convolutions, graphs
+from sparsespike.backends.testing.strategies import aec_graphs, convolutions, even_if_leaky, graphs
 from sparsespike.common.errors import BackendError, ConfigError, MembraneOverflowError
 from sparsespike.export.connections import CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
@@ -45,7 +45,7 @@ def test_directed_cases(model):
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(
-    st.lists(graphs() | aec_graphs() | convolutions(), min_size=16, max_size=16),
+    st.lists((graphs() | convolutions()).map(even_if_leaky) | aec_graphs(), min_size=16, max_size=16),
     st.lists(st.sampled_from(("events", "current")), min_size=16, max_size=16),
     st.sampled_from(MODELS),
 )
