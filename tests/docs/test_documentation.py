@@ -23,11 +23,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import tomli
 import typer
 from typer.core import TyperGroup
 
 from sparsespike.cli.main import app, main
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts))
@@ -141,7 +145,7 @@ def accept_pip(arguments: list[str]) -> None:
     assert verb == "install"
     (what,) = (part for part in rest if not part.startswith("-"))
     folder, _, extras = what.partition("[")
-    declared = tomli.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert set(filter(None, extras.removesuffix("]").split(","))) <= set(declared.get("optional-dependencies", {}))
 
 
