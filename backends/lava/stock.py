@@ -38,7 +38,9 @@ def _lacking(graph: SpikingGraph) -> Iterator[str]:
     for name in graph.order[1:]:
         population = graph.population(name)
         where = f"population {name!r}"
-        if population.kind not in ("if", "readout"):
+        if population.kind == "lif":
+            yield f"{where} is of kind 'lif', which is not lowered to Lava's LIF yet; export to 'lava-fixed', whose decay is the same"
+        elif population.kind not in ("if", "readout"):
             yield f"{where} is of kind {population.kind!r}, and LIF fires at most one spike of value 1 a step: expected 'if'"
         elif population.kind == "if" and population.reset != "zero":
             yield f"{where} is reset by subtraction, and LIF sets its membrane to 0: expected reset 'zero'"
