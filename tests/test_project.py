@@ -16,8 +16,17 @@ import sparsespike.cli
 import sparsespike.common
 import sparsespike.energy
 import sparsespike.export
+import sparsespike.sweeps
 
-PACKAGES = (sparsespike.common, sparsespike.ann, sparsespike.export, sparsespike.backends, sparsespike.energy, sparsespike.cli)
+PACKAGES = (
+    sparsespike.common,
+    sparsespike.ann,
+    sparsespike.export,
+    sparsespike.backends,
+    sparsespike.energy,
+    sparsespike.sweeps,
+    sparsespike.cli,
+)
 
 
 def _modules() -> list[str]:
@@ -37,7 +46,16 @@ def test_doctests(name: str) -> None:
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
-@pytest.mark.parametrize("name", ["sparsespike.export.graphfile", "sparsespike.backends.registry", "sparsespike.energy.ledger"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sparsespike.export.graphfile",
+        "sparsespike.backends.registry",
+        "sparsespike.energy.ledger",
+        "sparsespike.sweeps.executors",
+        "sparsespike.sweeps.table",
+    ],
+)
 def test_no_torch_behind(name: str) -> None:
     code = f"import sys, {name}; sys.exit('torch' in sys.modules or 'sparsespike.ann' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
