@@ -17,7 +17,7 @@ from typing import Any
 from sparsespike.backends.base import Backend
 from sparsespike.common.errors import BackendError, ConfigError, SparseSpikeError
 
-NAMES = ("native", "brian2", "brian2-cpp", "lava", "lava-fixed")
+NAMES = ("native", "brian2", "brian2-cython", "brian2-cpp", "lava", "lava-fixed")
 """The built-in backends."""
 GROUP = "sparsespike.backends"
 """Group of the entry points by which other packages offer theirs."""
@@ -44,8 +44,9 @@ def hidden() -> tuple[str, ...]:
 
 
 def get_backend(name: str, *, max_synapses: int | None = None) -> Backend:
-    """The backend called ``name``: ``native``, ``brian2`` (runtime, numpy), ``brian2-cpp`` (C++ standalone), ``lava`` (floating
-    point), ``lava-fixed`` (fixed point, as on Loihi 2), or one that another package offers. A built-in name is always ours.
+    """The backend called ``name``: ``native``, ``brian2``, ``brian2-cython`` and ``brian2-cpp`` (Brian2's runtime with numpy
+    or Cython, and C++ standalone), ``lava`` (floating point), ``lava-fixed`` (fixed point, as on Loihi 2), or one that another
+    package offers. A built-in name is always ours.
 
     Parameters
     ----------
@@ -67,10 +68,11 @@ def get_backend(name: str, *, max_synapses: int | None = None) -> Backend:
         from sparsespike.backends.native import NativeBackend
 
         return NativeBackend()
-    if name in ("brian2", "brian2-cpp"):
+    if name in ("brian2", "brian2-cython", "brian2-cpp"):
         from sparsespike.backends.brian2 import Brian2Backend
+        from sparsespike.backends.brian2.backend import MODES
 
-        return Brian2Backend(mode="numpy" if name == "brian2" else "cpp", **limit)
+        return Brian2Backend(next(mode for mode, of_mode in MODES.items() if of_mode == name), **limit)
     if name in ("lava", "lava-fixed"):
         from sparsespike.backends.lava import LavaBackend
 

@@ -15,6 +15,7 @@ import numpy as np
 import typer
 
 from sparsespike.backends.base import RunResult
+from sparsespike.backends.lava.environment import lava_python, lava_version
 from sparsespike.backends.lava.install import install_lava
 from sparsespike.backends.registry import NAMES, backend_names, distributions, get_backend, hidden
 from sparsespike.cli.console import err, print_json, print_table
@@ -32,6 +33,8 @@ EXTRAS = {
     "nir": "nir",
 }
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "lava.magma": "lava-nc"}
+SLOW = "brian2-cython"
+"""The backend that is run if asked for: it compiles for a minute or two."""
 STEPS = 8
 
 
@@ -50,11 +53,16 @@ def doctor(
     install: Annotated[
         bool, typer.Option("--install-lava", help="First make an environment for Lava: Python 3.10 with lava-nc, about 400 MB.")
     ] = False,
+    slow: Annotated[
+        bool, typer.Option("--slow", help="Run brian2-cython too, which compiles for a minute or two the first time.")
+    ] = False,
 ) -> None:
     """Run a small network on every backend, for real, and check the optional packages.
 
     Lava runs on Python 3.10 alone. On another Python, --install-lava makes an environment of its own for it, in which the
     backends lava and lava-fixed then run. Backends of other packages are run like our own.
+
+    The backend brian2-cython is run with --slow alone.
 
     Exit code 1 if a backend is installed but gives wrong results; a missing extra is advice, not an error.
 
@@ -67,6 +75,9 @@ def doctor(
     findings = [_python(), *(_package(module) for module in EXTRAS), *_torch_kernels(), _compiler(), _native_kernel()]
     expected: RunResult | None = None
     for name in backend_names():
+        if name == SLOW and not slow:
+            findings.append(_not_run(name))
+            continue
         with err.status(f"running a small network on {name}"):
             finding, result = _backend(name, expected)
         expected = expected or result
@@ -83,14 +94,26 @@ def doctor(
 
 def _python() -> Finding:
     version = platform.python_version()
-    if sys.version_info[:2] == (3, 10):
+    if sys.version_info[:2] == (3, 10) or _lava() is not None:
         return Finding("python", True, version)
     return Finding("python", True, version, "Lava 0.10.0 runs on Python 3.10 only: sparsespike doctor --install-lava")
+
+
+def _lava() -> str | None:
+    """Version of the Lava that its backends use, and where it is if not here; None if there is none."""
+    python = lava_python()
+    try:
+        version = lava_version(python)
+    except SparseSpikeError:
+        return None
+    return version if python == sys.executable else f"{version}, in {python}"
 
 
 def _package(module: str) -> Finding:
     extra = EXTRAS[module]
     name = DISTRIBUTIONS.get(module, module)
+    if extra == "lava" and (lava := _lava()):
+        return Finding(name, True, lava)
     advice = f"pip install 'sparsespike[{extra}]'" + (" (on Python 3.10)" if extra == "lava" else "")
     try:
         # Lava and Brian2 change the whole process when imported: their backends import them where that does no harm.
@@ -120,7 +143,7 @@ def _compiler() -> Finding:
     path = next((found for name in ("g++", "clang++", "c++") if (found := shutil.which(name))), None)
     if path:
         return Finding("C++ compiler", True, path)
-    return Finding("C++ compiler", False, "none", "needed by backend brian2-cpp only; Debian, Ubuntu: apt install g++")
+    return Finding("C++ compiler", False, "none", "needed by brian2-cython and brian2-cpp only; Debian, Ubuntu: apt install g++")
 
 
 def _native_kernel() -> Finding:
@@ -131,6 +154,17 @@ def _native_kernel() -> Finding:
         return Finding("native kernel", True, what)
     advice = "numba is used, slower for whole test sets; install a C compiler and reinstall sparsespike"
     return Finding("native kernel", True, f"numba; the compiled kernel: {what}", advice)
+
+
+def _not_run(name: str) -> Finding:
+    """What is known of a backend without running it."""
+    try:
+        get_backend(name)
+    except SparseSpikeError as error:
+        return Finding(f"backend {name}", False, type(error).__name__, str(error))
+    return Finding(
+        f"backend {name}", True, "installed, not run", "sparsespike doctor --slow runs it: a minute or two of compiling"
+    )
 
 
 def _backend(name: str, expected: RunResult | None) -> tuple[Finding, RunResult | None]:

@@ -32,7 +32,8 @@ Steps = Annotated[int, typer.Option(help="Time steps T.", min=1)]
 Backends = Annotated[
     list[str],
     typer.Option(
-        help="native, brian2, brian2-cpp, lava, lava-fixed, or one of another package (see doctor); may be given several times."
+        help="native, brian2, brian2-cython, brian2-cpp, lava, lava-fixed, or one of another package (see doctor); may be given "
+        "several times."
     ),
 ]
 MaxSynapses = Annotated[

@@ -25,7 +25,8 @@ MONITOR_BYTES = 2**29
 
 LARGEST_BATCH = 4096
 
-MODES = {"numpy": "brian2", "cython": "brian2-cython", "cpp": "brian2-cpp"}
+Mode = Literal["numpy", "cython", "cpp"]
+MODES: Mapping[Mode, str] = {"numpy": "brian2", "cython": "brian2-cython", "cpp": "brian2-cpp"}
 """The backend's name in each mode."""
 
 K = TypeVar("K", str, Key)
@@ -66,7 +67,7 @@ class Brian2Backend:
 
     def __init__(
         self,
-        mode: Literal["numpy", "cython", "cpp"] = "numpy",
+        mode: Mode = "numpy",
         *,
         max_synapses: int = 50_000_000,
         batch: int | None = None,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -354,8 +355,9 @@ def merged(cases: list[Case], images: int) -> tuple[SpikingGraph, np.ndarray]:
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("mode", ["cython", "cpp"])
 @pytest.mark.parametrize("kind", ["rate", "aec"])
-def test_random_graphs_merged_into_one_equal_the_reference(kind: str) -> None:
+def test_random_graphs_merged_into_one_equal_the_reference(kind: str, mode: Literal["cython", "cpp"]) -> None:
     if kind == "rate":
         cases = examples(graphs(), lambda case: case.graph.input.bias_mode == "every_step" and len(case.graph.spiking) > 1)
     else:
@@ -365,4 +367,4 @@ def test_random_graphs_merged_into_one_equal_the_reference(kind: str) -> None:
     steps = graph.slots or 6
     expected = reference(graph, inputs, steps)
     assert sum(counts.events.sum() for name, counts in expected.spikes.items() if name != "input") > 20
-    assert_equal(Brian2Backend("cpp", batch=3).run(graph, inputs, steps, record=graph.spiking), expected)
+    assert_equal(Brian2Backend(mode, batch=3).run(graph, inputs, steps, record=graph.spiking), expected)

@@ -145,5 +145,8 @@ def test_doctor_runs_every_backend(sparsespike: Run) -> None:
     ended = sparsespike("doctor", "--json")
     assert ended.code == 0, ended.err
     findings = {finding["what"]: finding for finding in json.loads(ended.out)}
-    for name in ("native", "brian2", "brian2-cpp", "lava"):
+    for name in ("native", "brian2", "brian2-cython", "brian2-cpp", "lava", "lava-fixed"):
         assert findings[f"backend {name}"]["works"], findings[f"backend {name}"]
+    assert findings["backend brian2-cython"]["found"] == "installed, not run"
+    assert "not run" not in findings["backend brian2-cpp"]["found"]
+    assert findings["lava-nc"]["found"].startswith("0.10.0")

@@ -157,7 +157,7 @@ def test_doctor_gives_advice_for_all_that_is_missing(without: Without) -> None:
     for what, extra in (("torch", "train"), ("brian2", "brian2"), ("lava-nc", "lava"), ("matplotlib", "report")):
         assert not findings[what]["works"]
         assert f"sparsespike[{extra}]" in findings[what]["advice"]
-    for backend in ("brian2", "brian2-cpp", "lava"):
+    for backend in ("brian2", "brian2-cython", "brian2-cpp", "lava", "lava-fixed"):
         assert not findings[f"backend {backend}"]["works"]
         assert "pip install" in findings[f"backend {backend}"]["advice"]
     assert findings["backend native"]["works"]
