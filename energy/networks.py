@@ -100,7 +100,7 @@ class Pair:
     dataset, model, method : str
     sparse, dense : Network or None
     differs : tuple of str
-        Settings that both name and in which they differ, such as ``epochs = 100 (sparse), 20 (dense)``.
+        Settings that both name, and numbers of test images, in which they differ: ``epochs = 100 (sparse), 20 (dense)``.
     tried : int
         Sparse networks among which this one is the most accurate.
     """
@@ -194,8 +194,10 @@ def _most_accurate(found: Sequence[Network]) -> Network | None:
 def _differences(sparse: Network | None, dense: Network | None) -> tuple[str, ...]:
     if sparse is None or dense is None:
         return ()
-    return tuple(
+    found = [
         f"{key} = {value} (sparse), {dense.what[key]} (dense)"
         for key, value in sparse.what.items()
-        if key not in (*CONNECTIVITY, "T") and key in dense.what and dense.what[key] != value
-    )
+        if key not in (*CONNECTIVITY, "T") and None not in (value, dense.what.get(key)) and dense.what[key] != value
+    ]
+    counts = sparse.records[0].images, dense.records[0].images
+    return (*found, *([f"images = {counts[0]} (sparse), {counts[1]} (dense)"] if counts[0] != counts[1] else []))

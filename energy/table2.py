@@ -130,7 +130,7 @@ class Table2:
             if pair.tried > 1:
                 lines.append(f"{pair.name}: the most accurate of {pair.tried} sparse networks")
             if pair.differs:
-                lines.append(f"{pair.name}: the dense network has other settings: {', '.join(pair.differs)}")
+                lines.append(f"{pair.name}: the dense network differs: {', '.join(pair.differs)}")
             if pair.dense is None or pair.sparse is None:
                 absent = "dense" if pair.dense is None else "sparse"
                 lines.append(f"{pair.name}: no {absent} network among the records, so no reduction")

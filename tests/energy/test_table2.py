@@ -174,7 +174,11 @@ def test_the_most_accurate_sparse_network_and_the_dense_one_of_its_settings(reco
     assert (pair.tried, pair.differs) == (2, ())
     (pair,) = pairs(networks([found[1], found[2]]))
     assert pair.differs == ("lr = 0.01 (sparse), 0.1 (dense)",)
-    assert any("other settings: lr = 0.01" in note for note in table2([pair]).notes())
+    topology = dataclasses.replace(found[1], what={**found[1].what, "topology": "er"})
+    fewer = dataclasses.replace(found[3], what={**found[3].what, "topology": None}, images=2000)
+    (partial,) = pairs(networks([topology, fewer]))
+    assert partial.differs == ("images = 1000 (sparse), 2000 (dense)",)
+    assert any("the dense network differs: lr = 0.01" in note for note in table2([pair]).notes())
 
 
 def test_ways_of_training_links_have_rows_of_their_own(record):
