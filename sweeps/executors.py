@@ -21,6 +21,9 @@ R = TypeVar("R")
 QUIET = {"TERM": "dumb", **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}}
 """Environment of a worker: no bars on the terminal, and sums in one order, whatever the machine."""
 
+ANY_PORT = ":0"
+"""For the dashboard: its usual port may be another cluster's."""
+
 PARENT_SECONDS = 0.5
 """How often a worker looks whether the sweep is still there."""
 
@@ -134,7 +137,7 @@ def dask(where: str, slurm: Mapping[str, Any] | None = None) -> Iterator[DaskWor
     if kind == "local":
         if not count.isdecimal() or int(count) < 1:
             raise ConfigError(f"Dask cluster {where!r}: expected local:N with N worker processes, at least 1")
-        cluster: Any = distributed.LocalCluster(n_workers=int(count), threads_per_worker=1, dashboard_address=None, env=QUIET)
+        cluster: Any = distributed.LocalCluster(n_workers=int(count), threads_per_worker=1, dashboard_address=ANY_PORT, env=QUIET)
     elif where == "slurm":
         settings = dict(slurm or {})
         jobs = settings.pop("jobs", 1)
@@ -174,4 +177,7 @@ def slurm_cluster(settings: Mapping[str, Any]) -> Any:
     cores = settings.get("cores", 1)
     environment = [f"export {name}={value}" for name, value in QUIET.items()]
     prologue = [*environment, *settings.get("job_script_prologue", [])]
-    return jobqueue.SLURMCluster(**{"cores": cores, "processes": cores, **settings, "job_script_prologue": prologue})
+    scheduler = {"dashboard_address": ANY_PORT}
+    return jobqueue.SLURMCluster(
+        **{"cores": cores, "processes": cores, "scheduler_options": scheduler, **settings, "job_script_prologue": prologue}
+    )

@@ -100,7 +100,7 @@ def compare_dask(file: Path, tmp_path: Path, workers: LocalWorkers, kills: list[
     folder.save_plan({**plan.to_dict(), "names": {"data": {}, "runs": {}}})
     left = list(kills)
     finished: list[Unit] = []
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
 
         def kill_one(state: object, unit: Unit | None) -> None:
             finished.extend([unit] if unit else [])
