@@ -39,7 +39,7 @@ def _lacking(graph: SpikingGraph) -> Iterator[str]:
         population = graph.population(name)
         where = f"population {name!r}"
         if population.kind == "lif":
-            yield f"{where} is of kind 'lif', which is not lowered to stock processes; export to 'lava-fixed', where it decays alike"
+            yield f"{where} is of kind 'lif', which is not lowered to stock processes; export to 'lava-fixed', which decays alike"
         elif population.kind not in ("if", "readout"):
             yield f"{where} is of kind {population.kind!r}, and LIF fires at most one spike of value 1 a step: expected 'if'"
         elif population.kind == "if" and population.reset != "zero":
