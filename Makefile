@@ -34,6 +34,7 @@ lint: $(VENV)/installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) -m mypy examples/*.py
 	$(VENV)/bin/lint-imports
 
 docs: $(VENV)/installed-dev
