@@ -25,6 +25,8 @@ def accuracy_blocks(network: Network) -> list[Block]:
     for path, results in network.results.items():
         blocks += _heading(network, path)
         blocks += _accuracy(network, results)
+    ran = {run.graph_digest for results in network.results.values() for run in results.runs}
+    blocks += [_simulation(path, f"a run of {path.name}") for path, graph in network.graphs.items() if graph.digest() not in ran]
     return blocks
 
 
@@ -54,8 +56,11 @@ def ann_accuracy(network: Network, results: Results) -> float | None:
 
 def missing_results(network: Network, what: str) -> Missing:
     """The command that makes a results file."""
-    graph = next(iter(network.graphs), network.path / "graph.safetensors")
-    out = graph.parent / "results.json"
+    return _simulation(next(iter(network.graphs), network.path / "graph.safetensors"), what)
+
+
+def _simulation(graph: Path, what: str) -> Missing:
+    out = graph.with_suffix(".json") if graph.stem != "graph" else graph.with_name("results.json")
     command = f"sparsespike simulate {shlex.quote(str(graph))} --backend native --out {shlex.quote(str(out))}"
     return Missing(what=what, command=command)
 
