@@ -28,6 +28,8 @@ CHOSEN = (
     "skips",
     "input_once",
     "convolution",
+    "lif_current",
+    "lif_beside_others",
     "aec_order",
     "aec_skips",
     "aec_forced",
