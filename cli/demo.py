@@ -89,6 +89,7 @@ def demo(
     out.print(
         f"\nFiles in {folder}: */graph.safetensors, */results.json, */ledger.csv, *.png ({time.perf_counter() - began:.0f} s)"
     )
+    out.print(f"Next: sparsespike report {folder}", highlight=False)
 
 
 def _account(name: str, folder: Path, inputs: NDArray[np.int64], test: Split, backends: list[Backend], steps: int) -> Account:
