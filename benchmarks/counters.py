@@ -120,7 +120,7 @@ def torch_layer(connection: Connection) -> nn.Module:
         n_in, n_out = connection.shape
         layer = nn.Linear(n_in, n_out, bias=False, dtype=torch.float64)
         weights = connection.to_csr().to_scipy().toarray().T
-    layer.weight.data = torch.as_tensor(np.ascontiguousarray(weights), dtype=torch.float64)
+    layer.weight.data = torch.tensor(weights.astype(np.float64))
     return layer
 
 

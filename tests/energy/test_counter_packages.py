@@ -28,14 +28,14 @@ def convolutional(shape: tuple[int, int, int]) -> SpikingGraph:
     rng = np.random.default_rng(0)
 
     def weights(*size: int) -> np.ndarray:
-        return rng.integers(-6, 10, size) * (rng.random(size) < 0.5)
+        return rng.integers(-9, 10, size) * (rng.random(size) < 0.5)
 
     first = Conv2dConnection(kernel=weights(4, 2, 3, 3), input_shape=shape, padding=(1, 1))
     second = Conv2dConnection(kernel=weights(6, 2, 3, 3), input_shape=(4, 6, 6), padding=(1, 1), stride=(2, 2), groups=2)
     populations = [
         Population(name="input", shape=shape, kind="input", value_range=(0, 15)),
-        Population(name="conv1", shape=(4, 6, 6), kind="if", threshold=np.full(144, 40), v_init=np.full(144, 20)),
-        Population(name="conv2", shape=(6, 3, 3), kind="signed_if", threshold=np.full(54, 20), threshold_neg=np.full(54, 4)),
+        Population(name="conv1", shape=(4, 6, 6), kind="if", threshold=np.full(144, 30), v_init=np.full(144, 15)),
+        Population(name="conv2", shape=(6, 3, 3), kind="signed_if", threshold=np.full(54, 6), threshold_neg=np.full(54, 2)),
         Population(name="full", shape=(20,), kind="if", threshold=np.full(20, 8)),
         Population(name="readout", shape=(5,), kind="readout"),
     ]
