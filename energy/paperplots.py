@@ -134,7 +134,8 @@ def lag_frame(study: LagStudy) -> pd.DataFrame:
     lines += [
         {"network": each.network, "sparse": each.sparse, "not_saturated": " and ".join(each.curves)} for each in study.unsaturated
     ]
-    return pd.DataFrame(lines).convert_dtypes(convert_string=False, convert_boolean=False)
+    frame = pd.DataFrame(lines)
+    return frame.assign(**frame.select_dtypes("number").convert_dtypes())
 
 
 def lag_panels(study: LagStudy) -> Figure:

@@ -121,7 +121,8 @@ class Table2:
                     "reduction_at_equal_T_%": _at_equal_time(row.pair, self.model) if found else None,
                 }
             )
-        return pd.DataFrame(lines).convert_dtypes(convert_string=False)
+        frame = pd.DataFrame(lines)
+        return frame.assign(**frame.select_dtypes(["number", "bool"]).convert_dtypes())
 
     def notes(self) -> tuple[str, ...]:
         """What must be said beside the numbers: why they differ from the paper's, and what the pairs are."""

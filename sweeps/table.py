@@ -63,7 +63,7 @@ def as_markdown(frame: pd.DataFrame) -> str:
 
 def _whole(frame: pd.DataFrame) -> pd.DataFrame:
     """Columns that hold whole numbers and gaps stay whole: pandas would make them floats."""
-    return frame.convert_dtypes(convert_string=False, convert_boolean=False, convert_floating=False)
+    return frame.assign(**frame.select_dtypes("number").convert_dtypes().select_dtypes("integer"))
 
 
 def _cell(value: Any) -> str:
