@@ -9,6 +9,7 @@ import numpy as np
 from sparsespike.common.errors import ConfigError
 from sparsespike.energy.exact import Number, exact
 from sparsespike.export.connections import Connection, Conv2dConnection, CSRConnection
+from sparsespike.export.graph import ANN_FLOPS, Key, SpikingGraph
 
 
 def linear_flops(n_in: int, n_out: int, *, sparsity: Number = 0) -> Fraction:
@@ -39,3 +40,23 @@ def nominal_flops(connection: Connection) -> Fraction:
         n_in, n_out = connection.shape
         return linear_flops(n_in, n_out, sparsity=1 - Fraction(connection.nnz, n_in * n_out))
     return conv2d_flops(connection)
+
+
+def pooled_flops(graph: SpikingGraph) -> dict[Key, Fraction]:
+    """FL_ANN of the layers that a pool was composed into, as conversion noted it in the graph; by (pre, post).
+
+    Raises
+    ------
+    ConfigError
+        If the note does not fit the graph.
+    """
+    noted = graph.provenance.get(ANN_FLOPS, {})
+    sources = {post: [p.key for p in graph.projections if p.post == post] for post in (noted if isinstance(noted, dict) else ())}
+    if not isinstance(noted, dict) or any(
+        len(sources[post]) != 1 or type(flops) is not int or flops < 0 for post, flops in noted.items()
+    ):
+        raise ConfigError(
+            f"graph, provenance {ANN_FLOPS!r}: found {str(noted)[:80]}, expected a whole number of operations for populations "
+            "with one projection; convert the network again"
+        )
+    return {sources[post][0]: Fraction(flops) for post, flops in noted.items()}

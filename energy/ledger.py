@@ -15,7 +15,7 @@ from sparsespike.common.errors import ConfigError
 from sparsespike.energy.counts import EventCounts, differences
 from sparsespike.energy.entry import Entry
 from sparsespike.energy.exact import Number, covariance_term, exact, total, weighted_sum
-from sparsespike.energy.flops import nominal_flops
+from sparsespike.energy.flops import nominal_flops, pooled_flops
 from sparsespike.energy.model import Activity, Energy, EnergyModel, charge
 from sparsespike.energy.rates import Over, averaged_populations
 from sparsespike.energy.table import Block, to_frame
@@ -60,7 +60,8 @@ class Ledger:
         results : sequence of RunResult or BulkResult
             One for each backend.
         ann_flops : mapping of (pre, post) to number, optional
-            FL_ANN (multiply-and-accumulates, one image, one pass) of the ANN's layer, where a pool was composed into it.
+            FL_ANN (multiply-and-accumulates, one image, one pass) of the ANN's layer, where a pool was composed into it; a
+            graph of our own conversion knows it.
         """
         return cls.from_counts(graph, [EventCounts.of(result) for result in results], ann_flops=ann_flops)
 
@@ -92,7 +93,7 @@ class Ledger:
             else:
                 disagreements.extend(line for found in lines for line in found)
                 sets.append([each])
-        flops = {key: exact(value) for key, value in (ann_flops or {}).items()}
+        flops = pooled_flops(graph) | {key: exact(value) for key, value in (ann_flops or {}).items()}
         return cls(
             graph=graph,
             counts=tuple(counts),

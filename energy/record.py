@@ -25,6 +25,7 @@ from sparsespike.common.errors import ConfigError
 from sparsespike.common.files import write_text
 from sparsespike.energy.entry import Entry
 from sparsespike.energy.exact import Number, exact
+from sparsespike.energy.flops import pooled_flops
 from sparsespike.energy.model import Activity, Energy, EnergyModel, charge
 from sparsespike.energy.rates import Over
 from sparsespike.energy.saturation import Saturation, saturation
@@ -143,7 +144,7 @@ class Record:
         expected = np.asarray(labels)
         if expected.shape != (result.images,):
             raise ConfigError(f"record: found labels of shape {expected.shape}, expected ({result.images},), one an image")
-        flops = {key: exact(value) for key, value in (ann_flops or {}).items()}
+        flops = pooled_flops(graph) | {key: exact(value) for key, value in (ann_flops or {}).items()}
         return cls(
             what=dict(what),
             images=result.images,

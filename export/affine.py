@@ -15,7 +15,19 @@ from numpy.typing import NDArray
 
 from sparsespike.ann.encoding import Encoding
 from sparsespike.common.errors import ModelError
-from sparsespike.export.network import INPUT, Activate, Add, Convolve, Dense, Flatten, FloatArray, Network, Same, Shape
+from sparsespike.export.network import (
+    INPUT,
+    Activate,
+    Add,
+    AveragePool,
+    Convolve,
+    Dense,
+    Flatten,
+    FloatArray,
+    Network,
+    Same,
+    Shape,
+)
 from sparsespike.export.operators import Kernel, Matrix, Operator, add, compose, identity
 
 READOUT = "readout"
@@ -34,12 +46,18 @@ class Links:
     nonzero : int
     possible : int
         Weights of the same layers if they were dense.
+    flops : int
+        Multiply-and-accumulates of the layers for one image, absent weights and pools left out, padding charged like pixels.
+    pooled : bool
+        Whether an average pool is composed into them.
     """
 
     layers: tuple[str, ...]
     trained: int
     nonzero: int
     possible: int
+    flops: int
+    pooled: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +131,7 @@ def affine_populations(network: Network, encoding: Encoding) -> list[AffinePopul
         elif not isinstance(node.layer, Activate | Flatten | Same):
             shape = shapes[node.inputs[0]]
             drive = {source: compose(node.layer, operator, shape, node.shape) for source, operator in drive.items()}
-            passed = passed | {node.name} if isinstance(node.layer, Dense | Convolve) else passed
+            passed = passed | {node.name} if isinstance(node.layer, Dense | Convolve | AveragePool) else passed
         if isinstance(node.layer, Activate) or position == len(network.nodes) - 1:
             activation = node.layer if isinstance(node.layer, Activate) else None
             kernels = [operator.output_shape for operator in drive.values() if isinstance(operator, Kernel)]
@@ -151,17 +169,22 @@ def _sum(one: Mapping[str, Operator], other: Mapping[str, Operator]) -> dict[str
 
 
 def _links(network: Network, names: frozenset[str]) -> Links:
-    layers = [node for node in network.nodes if node.name in names]
-    trained = nonzero = possible = 0
-    for node in layers:
+    nodes = [node for node in network.nodes if node.name in names]
+    layers: list[str] = []
+    trained = nonzero = possible = flops = 0
+    for node in nodes:
         if isinstance(node.layer, Dense):
-            weights = node.layer.weights
+            weights, positions = node.layer.weights, 1
             counts = (node.layer.links, int(weights.nnz), int(weights.shape[0] * weights.shape[1]))
         elif isinstance(node.layer, Convolve):
-            kernel = node.layer.kernel
+            kernel, positions = node.layer.kernel, node.shape[1] * node.shape[2]
             counts = (node.layer.links, int(np.count_nonzero(kernel)), kernel.size)
+        else:
+            continue
+        layers.append(node.name)
         trained, nonzero, possible = trained + counts[0], nonzero + counts[1], possible + counts[2]
-    return Links(tuple(node.name for node in layers), trained, nonzero, possible)
+        flops += counts[1] * positions
+    return Links(tuple(layers), trained, nonzero, possible, flops, len(layers) < len(nodes))
 
 
 def scale_inputs(operator: Operator, factor: FloatArray) -> Operator:

@@ -14,7 +14,7 @@ from sparsespike.ann.encoding import Encoding
 from sparsespike.common.errors import ModelError
 from sparsespike.export.affine import READOUT, AffinePopulation, Folded, remove_constants, unit_spikes
 from sparsespike.export.connections import Conv2dConnection
-from sparsespike.export.graph import Population, Projection, SpikingGraph
+from sparsespike.export.graph import ANN_FLOPS, Population, Projection, SpikingGraph
 from sparsespike.export.network import INPUT, FloatArray, Shape
 from sparsespike.export.quantise import RoundedPopulation, round_population
 from sparsespike.export.report import ConversionReport, LayerReport
@@ -122,6 +122,8 @@ def assemble(
         "bits": report.bits,
         "encoding": encoding.to_dict(),
         "sparsity": {layer.name: layer.sparsity for layer in report.layers},
+        # Where a pool is composed into a projection, the ANN's layer is no longer to be read from it.
+        ANN_FLOPS: {p.name: p.links.flops for p in folded.populations if p.links.pooled and len(p.into) == 1},
         "versions": {package: version(package) for package in ("sparsespike", "numpy", "torch")},
         "conversion": report.to_dict(),
     }

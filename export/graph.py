@@ -24,10 +24,13 @@ from sparsespike.common.errors import GraphError
 from sparsespike.export.connections import Connection, Conv2dConnection, CSRConnection
 from sparsespike.export.population import KINDS, SPIKING_KINDS, Kind, Population
 
-__all__ = ["KINDS", "SPIKING_KINDS", "Key", "Kind", "Population", "Projection", "SpikingGraph"]
+__all__ = ["ANN_FLOPS", "KINDS", "SPIKING_KINDS", "Key", "Kind", "Population", "Projection", "SpikingGraph"]
 
 Key = tuple[str, str]
 """A projection's key: (name of the presynaptic population, name of the postsynaptic population)."""
+
+ANN_FLOPS = "ann_flops"
+"""Key of the provenance with FL_ANN of the layers that a pool was composed into, by the population that they lead to."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from sparsespike.export.quantise import FIELD_LIMIT, RoundedPopulation, check_bi
 
 def population(into: dict[str, Operator], bias: Any, shape: tuple[int, ...] | None = None) -> AffinePopulation:
     values = np.asarray(bias, float)
-    return AffinePopulation("x", shape or values.shape, None, values, into, Links((), 0, 0, 0))
+    return AffinePopulation("x", shape or values.shape, None, values, into, Links((), 0, 0, 0, 0, False))
 
 
 def rounded_layer(weights: Any, bias: Any, lam: float | None, bits: int) -> RoundedPopulation:
