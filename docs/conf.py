@@ -31,6 +31,7 @@ version = release = installed_version("sparsespike")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
 exclude_patterns = ["_build"]
+smartquotes = False  # --option stays --option
 html_theme = "furo"
 html_title = f"sparsespike {version}"
 html_static_path = ["_static"]
