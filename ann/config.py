@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Protocol, get_args
 
 from sparsespike.ann.augment import AUGMENTATIONS
-from sparsespike.ann.device import takes_masks
+from sparsespike.ann.masks import takes_masks
 from sparsespike.ann.topology import EvolutionConfig, SparsitySchedule, for_convolutions, recipe
 from sparsespike.ann.topology.conv import ConvMode
 from sparsespike.ann.topology.rules import is_path_rule

@@ -51,6 +51,6 @@ def build(spec: Spec, *, masked: bool = False) -> Network:
     spec : MLPSpec or ConvNetSpec
     masked : bool
         Whether sparse linear layers take the masked dense form (convolutions always do); see
-        :func:`sparsespike.ann.device.takes_masks`.
+        :func:`sparsespike.ann.masks.takes_masks`.
     """
     return MLP(spec, masked=masked) if isinstance(spec, MLPSpec) else ConvNet(spec)

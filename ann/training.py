@@ -9,9 +9,9 @@ from torch import Tensor
 
 from sparsespike.ann.config import TrainConfig
 from sparsespike.ann.data import DataSplits
-from sparsespike.ann.device import takes_masks
 from sparsespike.ann.evolution import evolve_model, initial_topologies, link_gradients
 from sparsespike.ann.loop import Run, Stream
+from sparsespike.ann.masks import takes_masks
 from sparsespike.ann.models import MLPSpec
 from sparsespike.ann.networks import build, spec_of
 from sparsespike.ann.progress import EpochRecord
