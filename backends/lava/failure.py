@@ -6,6 +6,7 @@ job, which is the current folder of the worker and of every process it starts; t
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -18,6 +19,8 @@ from typing import Any
 from sparsespike.common.errors import MembraneOverflowError
 
 FAILURE_FILE = "failure.json"
+FEWER_IMAGES = "run fewer images at once (simulate --block, run_blocks(block=...)), or fewer steps"
+"""What to do when memory runs out."""
 
 
 def report(where: str, what: str, details: str, *, overflow: bool = False) -> None:
@@ -49,6 +52,10 @@ def report_exception(where: str, error: BaseException) -> None:
     """Write the failure file for an exception that was just caught."""
     if isinstance(error, MembraneOverflowError):
         report(where, str(error), "", overflow=True)
+        return
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        details = f" ({error})" if str(error) else ""
+        report(where, f"out of memory{details}; {FEWER_IMAGES}", "")
         return
     # Lava hands on an exception from the building of a process model without its traceback, which it puts into `trace`.
     report(where, f"{type(error).__name__}: {error}", getattr(error, "trace", traceback.format_exc()))

@@ -22,7 +22,7 @@ from lava.magma.core.run_configs import Loihi2SimCfg
 from numpy.typing import NDArray
 
 from sparsespike.backends.lava.clock import Clock
-from sparsespike.backends.lava.failure import report
+from sparsespike.backends.lava.failure import FEWER_IMAGES, report
 from sparsespike.backends.lava.firing import compile_fire
 from sparsespike.backends.lava.gather import compile_gather
 from sparsespike.backends.lava.job import CHANNEL_SLOTS, CURRENT, SYNAPTIC, Job, PopulationJob
@@ -195,7 +195,9 @@ def _deaths_reported() -> Iterator[None]:
         dead = children[wait(list(children))[0]]
         if not done.is_set():
             BaseProcess.join(dead)  # Lava's own join closes the object
-            report("a Lava process", f"it died with exit code {dead.exitcode} (-9 is often: out of memory)", "")
+            report(
+                "a Lava process", f"it died with exit code {dead.exitcode} (-9 is often: out of memory; then {FEWER_IMAGES})", ""
+            )
 
     threading.Thread(target=watch, daemon=True).start()
     try:

@@ -16,7 +16,7 @@ import sparsespike.backends
 import sparsespike.common
 import sparsespike.export
 from sparsespike.backends.lava import supervisor
-from sparsespike.backends.lava.failure import FAILURE_FILE
+from sparsespike.backends.lava.failure import FAILURE_FILE, FEWER_IMAGES
 from sparsespike.backends.lava.worker import PREFIX_VARIABLE
 from sparsespike.common.errors import BackendError, BackendTimeoutError, MembraneOverflowError
 
@@ -117,8 +117,8 @@ class Session:
             )
         if outcome["code"] != 0:
             raise BackendError(
-                f"backend {self._name!r}: the worker ended with exit code {outcome['code']} (-9 is often: out of memory); "
-                f"the end of its output:\n{self._log_tail()}"
+                f"backend {self._name!r}: the worker ended with exit code {outcome['code']} (-9 is often: out of memory; then "
+                f"{FEWER_IMAGES}); the end of its output:\n{self._log_tail()}"
             )
 
     def _packages(self) -> str:

@@ -19,7 +19,7 @@ import pytest
 
 from sparsespike.backends.lava import LavaBackend, job
 from sparsespike.backends.lava.worker import PREFIX_VARIABLE
-from sparsespike.backends.testing import CASES
+from sparsespike.backends.testing import CASES, assert_equal, reference
 from sparsespike.common.errors import BackendError, BackendTimeoutError
 
 MARK = "SPARSESPIKE_TEST_MARK"
@@ -242,6 +242,41 @@ def test_exception_inside_lava_reaches_the_caller(marked, array, broken, message
         LavaBackend().execute([replace(whole, arrays=arrays)])
     assert "Traceback (most recent call last)" in str(caught.value)
     assert "backends/lava/processes/" in str(caught.value)
+    marked.assert_nothing_left()
+
+
+@pytest.fixture
+def little_memory(tmp_path):
+    """An interpreter whose processes may each have 4 GiB of addresses, several times what a small run takes."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nulimit -v {4 * 2**20}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return str(python)
+
+
+def test_out_of_memory_says_what_to_do_and_fewer_images_run(marked, little_memory):
+    graph, inputs, steps = CASES["single_neuron"]()
+    images = np.resize(inputs, (2**20, 1))
+    backend = LavaBackend(python=little_memory)
+    with pytest.raises(BackendError) as caught:
+        backend.run(graph, images, 2000)  # the readout alone takes 16 GiB
+    assert str(caught.value) == (
+        "backend 'lava': the worker failed: out of memory ([Errno 12] Cannot allocate memory); run fewer images at once "
+        "(simulate --block, run_blocks(block=...)), or fewer steps"
+    )
+    marked.assert_nothing_left()
+    assert_equal(backend.run(graph, images[:2], steps), reference(graph, inputs[:2], steps))
+
+
+def test_out_of_memory_in_a_lava_process(marked):
+    """One that is asked for more images side by side than any machine has addresses for."""
+    graph, inputs, steps = CASES["no_hidden"]()
+    whole = job.describe(graph, inputs, steps, frozenset(), "current")
+    with pytest.raises(
+        BackendError, match=r"failed: out of memory \(Unable to allocate 8\.00 PiB .*; run fewer images"
+    ) as caught:
+        LavaBackend().execute([replace(whole, block=2**50)])
+    assert "\n" not in str(caught.value)
     marked.assert_nothing_left()
 
 
