@@ -136,7 +136,7 @@ def _cells(report: LayerReport) -> dict[str, str]:
 
 def _metrics(run: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(run / "metrics.csv", float_precision="round_trip")
+        return pd.read_csv(run / "metrics.csv")
     except (OSError, ValueError) as error:
         raise ModelError(f"metrics {run / 'metrics.csv'} cannot be read ({error}); expected the folder of a run") from error
 
