@@ -136,7 +136,8 @@ def _cells(report: LayerReport) -> dict[str, str]:
 
 def _metrics(run: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(run / "metrics.csv")
+        # As texts first: pandas 2 rounds numbers of 17 digits unless told not to, and pandas 3 warns of being told.
+        return pd.read_csv(run / "metrics.csv", dtype=str, keep_default_na=False).map(lambda text: float(text or "nan"))
     except (OSError, ValueError) as error:
         raise ModelError(f"metrics {run / 'metrics.csv'} cannot be read ({error}); expected the folder of a run") from error
 
