@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -37,8 +38,9 @@ from sparsespike.energy.ledger import Ledger
 from sparsespike.energy.report.account import Account
 from sparsespike.export.graph import SpikingGraph
 from sparsespike.export.graphfile import load_graph
+from sparsespike.sweeps.kept import run_kept
 
-NATIVE_BLOCK = 512
+NATIVE_BLOCK, KEPT_BLOCK = 512, 100
 
 
 def simulate(
@@ -65,6 +67,19 @@ def simulate(
         typer.Option(help="native: measured, one event at a time; or computed, spikes x fan-out, in the faster compiled kernel."),
     ] = "measured",
     max_synapses: MaxSynapses = None,
+    block: Annotated[
+        int | None,
+        typer.Option(
+            help="Images in one run of a backend; fewer take less memory. Default: native 512, others all, or 100 with --keep.",
+            min=1,
+        ),
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep the results of every finished block of images in this folder; the same command does what is missing."
+        ),
+    ] = None,
     results: Annotated[
         Path | None, typer.Option("--out", help="Write counts, ledger and a few rasters to this JSON file.")
     ] = None,
@@ -83,6 +98,8 @@ def simulate(
     sparsespike simulate runs/sparse/graph.safetensors --steps 64 --input current --counting computed
 
     sparsespike simulate runs/sparse/graph.safetensors --backend native --backend brian2 --backend lava --images 20
+
+    sparsespike simulate runs/sparse/graph.safetensors --backend lava --block 200 --keep runs/sparse/blocks
     """
     network = load_graph(graph)
     if input_mode not in get_args(InputMode):
@@ -95,7 +112,7 @@ def simulate(
     ]
     time_steps, choice = chosen_steps(network, steps, data)
     inputs, labels = images_for(network, data, images)
-    runs = [run_backend(network, each, inputs, time_steps, cast(InputMode, input_mode)) for each in backends]
+    runs = [run_backend(network, each, inputs, time_steps, cast(InputMode, input_mode), block, keep) for each in backends]
     ledger = Ledger.from_results(network, runs)
     document = {
         "graph": str(graph),
@@ -124,11 +141,18 @@ def simulate(
 
 
 def run_backend(
-    graph: SpikingGraph, backend: Backend, inputs: NDArray[np.int64], steps: int, input: InputMode = "events"
+    graph: SpikingGraph,
+    backend: Backend,
+    inputs: NDArray[np.int64],
+    steps: int,
+    input: InputMode = "events",
+    block: int | None = None,
+    keep: Path | None = None,
 ) -> BulkResult:
     """Run one backend on any number of images, with a progress bar; native in blocks, so that memory stays bounded."""
     name = backend.name
-    block = NATIVE_BLOCK if name == "native" else len(inputs)
+    if block is None:
+        block = NATIVE_BLOCK if name == "native" else len(inputs) if keep is None else KEPT_BLOCK
     with counted_progress() as progress:
         done = 0
 
@@ -138,7 +162,8 @@ def run_backend(
             progress(f"{name}: images", done, len(inputs))
 
         progress(f"{name}: images", 0, len(inputs))
-        return run_blocks(backend, graph, inputs, steps, block=block, input=input, progress=advance)
+        run = run_blocks if keep is None else partial(run_kept, folder=keep)
+        return run(backend, graph, inputs, steps, block=block, input=input, progress=advance)
 
 
 def print_runs(title: str, runs: Sequence[RunResult | BulkResult], labels: NDArray[np.int64]) -> None:

@@ -24,8 +24,8 @@ BY_PROJECTION = ("events", "events_by_step")
 BY_POPULATION = ("neuron_updates", "bias_additions", "messages")
 
 
-def save_bulk(path: str | os.PathLike[str], result: BulkResult) -> None:
-    """Write a bulk run to a safetensors file, atomically; its wall time is left out: equal runs give equal bytes."""
+def save_bulk(path: str | os.PathLike[str], result: BulkResult, *, times: bool = False) -> None:
+    """Write a bulk run to a safetensors file, atomically; without wall times equal runs give equal bytes."""
     tensors: dict[str, NDArray[np.int64]] = {"predictions": result.predictions}
     for field in SPIKES:
         for name, counts in getattr(result, field).items():
@@ -36,13 +36,15 @@ def save_bulk(path: str | os.PathLike[str], result: BulkResult) -> None:
         tensors |= {f"{field}/{name}": array for name, array in getattr(result, field).items()}
     header = {name: getattr(result, name) for name in ("backend", "version", "dtype", "steps", "images")}
     header["counting"] = [[*key, how] for key, how in result.counting.items()]
+    if times:
+        header["wall_seconds"] = dict(result.wall_seconds)
     content = save({name: np.ascontiguousarray(array) for name, array in sorted(tensors.items())}, {KEY: json.dumps(header)})
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 def load_bulk(path: str | os.PathLike[str]) -> BulkResult:
-    """Read what :func:`save_bulk` wrote; wall times are empty.
+    """Read what :func:`save_bulk` wrote.
 
     Raises
     ------
@@ -58,9 +60,12 @@ def load_bulk(path: str | os.PathLike[str]) -> BulkResult:
         fields |= {field: {_pair(rest): array for rest, array in _below(tensors, field).items()} for field in BY_PROJECTION}
         fields |= {field: _below(tensors, field) for field in BY_POPULATION}
         counting = {(pre, post): how for pre, post, how in header["counting"]}
-        return BulkResult(**fields, predictions=tensors["predictions"], counting=counting, wall_seconds={})
+        fields |= {"predictions": tensors["predictions"], "wall_seconds": header.get("wall_seconds", {})}
+        return BulkResult(**fields, counting=counting)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise BackendError(f"counts {path}: cannot be read ({error!r}); remove its folder and simulate again") from error
+        raise BackendError(
+            f"counts {path}: cannot be read ({error!r}); remove it (in a sweep, its folder) and simulate again"
+        ) from error
 
 
 def _below(tensors: Mapping[str, NDArray[np.int64]], field: str) -> dict[str, NDArray[np.int64]]:
