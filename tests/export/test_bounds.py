@@ -11,6 +11,7 @@ from sparsespike.backends.testing.strategies import convolutions, graphs
 from sparsespike.export.bounds import Bound, bounds, emitted_range, weight_sums
 from sparsespike.export.connections import CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
+from sparsespike.export.population import decayed
 
 
 def assert_within_bounds(case: Case) -> None:
@@ -24,8 +25,14 @@ def assert_within_bounds(case: Case) -> None:
         start = np.broadcast_to(population.v_init, after[:, :1].shape)
         bias = np.zeros_like(after)
         bias[:, : case.steps if population.bias_mode == "every_step" else 1] = population.bias
-        current = before - np.concatenate([start, after[:, :-1]], axis=1) - bias
-        assert np.abs(current).max() <= bound.current
+        kept = np.concatenate([start, after[:, :-1]], axis=1)
+        if population.kind == "lif":
+            current = before - decayed(kept, population.decay_voltage) - bias
+            assert np.abs(current).max() <= bound.membrane
+            arriving = current - decayed(np.concatenate([0 * start, current[:, :-1]], axis=1), population.decay_current)
+        else:
+            arriving = before - kept - bias
+        assert np.abs(arriving).max() <= bound.current
 
 
 @given(graphs())
