@@ -38,7 +38,7 @@ def test_a_convolutional_network_is_trained_converted_and_run(sparsespike: Run, 
         (("--device", "tpu"), "device is 'tpu'; expected cpu or cuda"),
         (("--device", "cuda"), "device 'cuda' is not available to torch"),
         (("--model", "vgg16", "--conv-mode", "window"), "conv_mode is 'window'"),
-        (("--model", "vgg16", "--amp", "float16"), "expected none or bfloat16 for vgg16 on cpu"),
+        (("--model", "vgg16", "--amp", "float16"), "expected none or bfloat16 for this vgg16 on cpu"),
     ],
 )
 def test_settings_that_do_not_go_together_have_one_clear_message(
