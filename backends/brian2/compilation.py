@@ -78,7 +78,7 @@ def merged(sources: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def _run_all(commands: Sequence[list[str]], folder: Path) -> None:
-    """Run commands, as many side by side as there are processors; the first that fails ends it."""
+    """Run commands, as many side by side as there are processors; when one fails, no more are started."""
     waiting, running = list(commands), list[tuple[list[str], subprocess.Popen[bytes]]]()
     while waiting or running:
         while waiting and len(running) < (os.cpu_count() or 1):
@@ -86,4 +86,6 @@ def _run_all(commands: Sequence[list[str]], folder: Path) -> None:
             running.append((command, subprocess.Popen(command, cwd=folder)))
         command, process = running.pop(0)
         if code := process.wait():
+            for _, other in running:
+                other.wait()  # nothing is to write into the folder when it is removed
             raise subprocess.CalledProcessError(code, command)

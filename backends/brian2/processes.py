@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +17,8 @@ from sparsespike.backends.brian2 import guard
 from sparsespike.common.errors import BackendError, BackendTimeoutError
 
 LAST_LINES = 15
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when a disk is full, or this user's share of it, or a file longer than this process may write."""
 
 
 class TimeLimit:
@@ -47,18 +52,20 @@ class Processes:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._ended = False
 
-    def run(self, what: str, command: Sequence[str], *, cwd: Path, log: Path, env: Mapping[str, str]) -> None:
-        """Run a command to its end.
+    def run(self, what: str, command: Sequence[str], *, cwd: Path, temporary: Path, env: Mapping[str, str]) -> str:
+        """Run a command to its end, and give the last lines of its output.
+
+        The output is never on a disk: it is needed most when that is full.
 
         Parameters
         ----------
         what : str
             For the message of an error.
         command : sequence of str
-        cwd, log : Path
-            Working folder, and the file that takes its output.
+        cwd, temporary : Path
+            Working folder, and the folder for temporary files.
         env : mapping of str to str
-            Variables beside those of this process. Its temporary files go to the log's folder.
+            Variables beside those of this process.
 
         Raises
         ------
@@ -68,34 +75,38 @@ class Processes:
             If the time is up.
         """
         start = [sys.executable, "-I", "-S", guard.__file__, str(self._folder), *command]
-        with log.open("wb") as output:
+        with self._lock:
+            if self._ended:
+                raise BackendError(f"backend 'brian2-cpp': {what} was not started: another part of the run has failed")
+            # Nothing is ever written to the guard's input: its end is what the guard waits for.
+            process = subprocess.Popen(
+                start,
+                cwd=cwd,
+                env={**os.environ, "TMPDIR": str(temporary), **env},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self._running.add(process)
+        output = _Output(process)
+        try:
+            process.wait(self._time_limit.left)
+        except subprocess.TimeoutExpired:
+            raise BackendTimeoutError(
+                f"backend 'brian2-cpp': {what} was ended when the time limit of {self._time_limit.seconds:g} s was over; "
+                "run fewer images or steps, or allow more: Brian2Backend(time_limit=seconds)"
+            ) from None
+        finally:
+            _end(process)
             with self._lock:
-                if self._ended:
-                    raise BackendError(f"backend 'brian2-cpp': {what} was not started: another part of the run has failed")
-                # Nothing is ever written to the guard's input: its end is what the guard waits for.
-                process = subprocess.Popen(
-                    start,
-                    cwd=cwd,
-                    env={**os.environ, "TMPDIR": str(log.parent), **env},
-                    stdin=subprocess.PIPE,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-                self._running.add(process)
-            try:
-                process.wait(self._time_limit.left)
-            except subprocess.TimeoutExpired:
-                raise BackendTimeoutError(
-                    f"backend 'brian2-cpp': {what} was ended when the time limit of {self._time_limit.seconds:g} s was over; "
-                    "run fewer images or steps, or allow more: Brian2Backend(time_limit=seconds)"
-                ) from None
-            finally:
-                _end(process)
-                with self._lock:
-                    self._running.discard(process)
+                self._running.discard(process)
+            text = output.text()
         if process.returncode:
-            raise BackendError(f"backend 'brian2-cpp': {what} failed; its output ends with:\n{last_lines(log)}")
+            if _lacks_room(text):
+                raise no_room(what)
+            raise BackendError(f"backend 'brian2-cpp': {what} failed; its output ends with:\n{last_lines(text)}")
+        return last_lines(text)
 
     def end(self) -> None:
         """End what runs, and start nothing any more."""
@@ -113,10 +124,40 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def last_lines(log: Path) -> str:
-    """The end of a file of text, if it is still there."""
-    try:
-        lines = log.read_text(errors="replace").strip().splitlines()
-    except FileNotFoundError:
-        return "(it was ended)"
-    return "\n".join(lines[-LAST_LINES:])
+class _Output:
+    """What a process writes, read as it comes: a pipe that nobody reads would stop it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        self._pipe = process.stdout
+        self._bytes = b""
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with self._pipe:
+            self._bytes = self._pipe.read()
+
+    def text(self) -> str:
+        """All of it, once no process is left that could write more."""
+        self._thread.join()
+        return self._bytes.decode(errors="replace")
+
+
+def last_lines(text: str) -> str:
+    """The end of an output."""
+    return "\n".join(text.strip().splitlines()[-LAST_LINES:])
+
+
+def _lacks_room(text: str) -> bool:
+    """Whether an output says so: in the system's words, the compiler's for a process that a limit ended, or NumPy's."""
+    said = [*map(os.strerror, NO_ROOM), str(signal.strsignal(signal.SIGXFSZ))]
+    return any(words in text for words in said) or re.search(r"\d+ requested and \d+ written", text) is not None
+
+
+def no_room(what: str) -> BackendError:
+    """The error for a disk that is full."""
+    return BackendError(
+        f"backend 'brian2-cpp': {what} failed: the disk is full, or a file too large; free space, or name folders with room: "
+        "SPARSESPIKE_CACHE for programs, TMPDIR for what a run writes"
+    )

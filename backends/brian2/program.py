@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from sparsespike.backends.brian2.job import Fired, Traces
 from sparsespike.backends.brian2.plan import LANES
-from sparsespike.backends.brian2.processes import Processes, last_lines
+from sparsespike.backends.brian2.processes import Processes
 from sparsespike.common.errors import BackendError
 
-BINARY, MANIFEST, LOG = "main", "manifest.json", "log.txt"
+BINARY, MANIFEST = "main", "manifest.json"
 STEPS_VARIABLE = "SPARSESPIKE_STEPS"
 """Environment variable that tells a program how many steps to simulate."""
 
@@ -108,15 +108,16 @@ def simulate(
     for name, function in manifest.injected:
         path = folder / function
         with path.open("wb") as file:
-            drives[name].astype(np.float64).tofile(file)
+            file.write(np.ascontiguousarray(drives[name], np.float64).data)
             file.truncate(manifest.capacity * drives[name].shape[1] * 8)  # the program expects all; no room on the disk
         arguments.append(f"{function}.values={path}")
-    results, log = folder / "results", folder / LOG
+    results = folder / "results"
     results.mkdir()
     command = [str(program / BINARY), "--results_dir", f"{results}{os.sep}", *arguments]
-    processes.run("the simulation", command, cwd=program, log=log, env={STEPS_VARIABLE: str(windows * steps)})
-    if log.stat().st_size:  # files that it cannot read or write are no error to the program
-        raise BackendError(f"backend 'brian2-cpp': the simulation failed; its output ends with:\n{last_lines(log)}")
+    environment = {STEPS_VARIABLE: str(windows * steps)}
+    output = processes.run("the simulation", command, cwd=program, temporary=folder, env=environment)
+    if output:  # files that it cannot read or write are no error to the program
+        raise BackendError(f"backend 'brian2-cpp': the simulation failed; its output ends with:\n{output}")
     return _read(manifest, results, windows, steps), float((results / "last_run_info.txt").read_text().split()[0])
 
 

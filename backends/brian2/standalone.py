@@ -23,8 +23,8 @@ from sparsespike.backends.brian2.cache import default_folder, program
 from sparsespike.backends.brian2.compilation import compiler, missing_compiler
 from sparsespike.backends.brian2.job import Job, Outcome, Recording
 from sparsespike.backends.brian2.plan import drives
-from sparsespike.backends.brian2.processes import Processes, TimeLimit
-from sparsespike.backends.brian2.program import LOG, Manifest, simulate
+from sparsespike.backends.brian2.processes import NO_ROOM, Processes, TimeLimit, no_room
+from sparsespike.backends.brian2.program import Manifest, simulate
 from sparsespike.backends.brian2.recording import read
 from sparsespike.backends.brian2.timing import Timing
 from sparsespike.common.errors import BackendError
@@ -95,11 +95,16 @@ def run_standalone(job: Job, *, processes: int, time_limit: float | None) -> Out
     begin, limit = time.perf_counter(), TimeLimit(time_limit)
     request = Request(job.graph, job.steps, job.input, job.batch, bool(job.record))
     build = partial(_build, request, limit)
-    with program(default_folder(), request.name, build) as folder:
-        built = time.perf_counter()
-        manifest = Manifest.load(folder)
-        smaller = replace(job, batch=min(job.batch, -(-len(job.inputs) // processes)))
-        recordings, loop = _simulate(folder, manifest, smaller, processes, limit)
+    try:
+        with program(default_folder(), request.name, build) as folder:
+            built = time.perf_counter()
+            manifest = Manifest.load(folder)
+            smaller = replace(job, batch=min(job.batch, -(-len(job.inputs) // processes)))
+            recordings, loop = _simulate(folder, manifest, smaller, processes, limit)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise no_room("writing the files of the run") from error
+        raise
     seconds = {"build": built - begin, "run": time.perf_counter() - built, "simulation": loop}
     return Outcome(recordings, manifest.version, seconds)
 
@@ -110,7 +115,7 @@ def _build(request: Request, limit: TimeLimit, folder: Path) -> Path:
         raise BackendError(f"backend 'brian2-cpp' cannot build a program for these steps and inputs: {_missing(command)}")
     (folder / REQUEST).write_bytes(pickle.dumps(request))
     worker = [sys.executable, "-m", "sparsespike.backends.brian2.worker", str(folder)]
-    Processes(folder, limit).run("the build of the C++ program", worker, cwd=folder, log=folder / LOG, env={})
+    Processes(folder, limit).run("the build of the C++ program", worker, cwd=folder, temporary=folder, env={})
     return folder / PROGRAM
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,18 @@ def test_where_nothing_can_be_kept_a_warning_says_so(tmp_path: Path) -> None:
         assert (entry / "deep" / "data").exists()
     assert not entry.exists()
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_in_a_cache_that_can_only_be_read_what_is_there_is_used(tmp_path: Path, read_only: Callable[[Path], None]) -> None:
+    entry = use(tmp_path, "one")
+    read_only(entry)
+    read_only(tmp_path)
+    with cache.program(tmp_path, "one", no_build) as again:
+        assert again == entry
+    with (
+        pytest.warns(UserWarning, match=rf"cannot be kept in {tmp_path} \(Permission denied\), so every run builds it anew; set"),
+        cache.program(tmp_path, "two", build) as other,
+    ):
+        assert (other / "deep" / "data").stat().st_size == SIZE
+    assert not other.exists()
+    assert list(tmp_path.iterdir()) == [entry]

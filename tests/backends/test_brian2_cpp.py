@@ -178,15 +178,72 @@ def test_failing_compiler_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tm
     assert list(cache.iterdir()) == []
 
 
-def test_cache_that_cannot_be_written_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("SPARSESPIKE_CACHE", str(tmp_path / "file"))
+def test_cache_that_cannot_be_written_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path, read_only: Callable[[Path], None]
+) -> None:
+    cache.mkdir(parents=True)
+    read_only(cache)
     monkeypatch.setenv("CXX", "false")  # how the build ends does not matter here
     with (
-        pytest.warns(UserWarning, match="cannot be kept in .*file/brian2 .*set SPARSESPIKE_CACHE"),
+        pytest.warns(UserWarning, match=r"cannot be kept in .*cache/brian2 \(Permission denied\).*set SPARSESPIKE_CACHE"),
         pytest.raises(BackendError, match="returned non-zero exit status 1"),
     ):
         Brian2Backend("cpp").run(*CASES["single_neuron"]())
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("largest", "what"),
+    [
+        (1000, "writing the files of the run"),  # what is asked of the build
+        (6000, "the build of the C++ program"),  # Brian2's tables
+        pytest.param(200_000, "the build of the C++ program", marks=pytest.mark.full),  # the assembler's object files
+    ],
+)
+def test_no_room_for_the_build_is_one_clear_error(tmp_path: Path, cache: Path, largest: int, what: str) -> None:
+    """The system refuses files of more than so many bytes, to the process and all that it starts, as it does on a full disk."""
+    program = (
+        "import resource\n"
+        "from sparsespike.backends.brian2 import Brian2Backend\n"
+        "from sparsespike.backends.testing import CASES\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest}, {largest}))\n"
+        "Brian2Backend('cpp').run(*CASES['single_neuron']())\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == (
+        f"sparsespike.common.errors.BackendError: backend 'brian2-cpp': {what} failed: the disk is full, or a file too large; "
+        "free space, or name folders with room: SPARSESPIKE_CACHE for programs, TMPDIR for what a run writes"
+    )
+    assert left_behind(tmp_path) == []
+    assert list(cache.iterdir()) == []
+
+
+def test_full_disk_under_the_compiler_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text('#!/bin/sh\nexec cat "$0" >/dev/full\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    with pytest.raises(
+        BackendError, match=r"the build of the C\+\+ program failed: the disk is full.* SPARSESPIKE_CACHE"
+    ) as error:
+        Brian2Backend("cpp").run(*CASES["single_neuron"]())
+    assert "\n" not in str(error.value)
+    assert left_behind(tmp_path) == []
+    assert list(cache.iterdir()) == []
+
+
+def test_a_program_in_a_cache_that_can_only_be_read_is_used(
+    program: Path, tmp_path: Path, read_only: Callable[[Path], None]
+) -> None:
+    graph, inputs, steps = everything()
+    before = sorted(program.parent.rglob("*"))
+    read_only(program.parent)
+    read_only(program)
+    result = Brian2Backend("cpp", batch=4).run(graph, inputs, steps, record=["signed"])
+    assert_equal(result, reference(graph, inputs, steps))
+    assert sorted(program.parent.rglob("*")) == before
     assert left_behind(tmp_path) == []
 
 
