@@ -21,6 +21,8 @@ from sparsespike.common.errors import MembraneOverflowError
 FAILURE_FILE = "failure.json"
 FEWER_IMAGES = "run fewer images at once (simulate --block, run_blocks(block=...)), or fewer steps"
 """What to do when memory runs out."""
+MORE_ROOM = "free space on the disk, or name a folder with room in TMPDIR"
+"""What to do when the disk is full."""
 
 
 def report(where: str, what: str, details: str, *, overflow: bool = False) -> None:
@@ -56,6 +58,9 @@ def report_exception(where: str, error: BaseException) -> None:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         details = f" ({error})" if str(error) else ""
         report(where, f"out of memory{details}; {FEWER_IMAGES}", "")
+        return
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        report(where, f"no room for its files ({error}); {MORE_ROOM}", "")
         return
     # Lava hands on an exception from the building of a process model without its traceback, which it puts into `trace`.
     report(where, f"{type(error).__name__}: {error}", getattr(error, "trace", traceback.format_exc()))

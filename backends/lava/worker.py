@@ -8,9 +8,13 @@ import os
 import secrets
 import signal
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparsespike.backends.lava.failure import report_exception
 from sparsespike.backends.lava.job import Job
@@ -32,12 +36,22 @@ def main() -> None:
             (path for path in Path().iterdir() if path.is_dir() and path.name.isdigit()), key=lambda p: int(p.name)
         ):
             results = run_job(Job.read(folder))
-            np.savez(folder / RESULT_FILE, **results)
+            _save(folder / RESULT_FILE, results)
     except Exception as error:
         report_exception("the worker", error)
         raise
     sys.stdout.flush()
     os._exit(0)  # Lava's objects try to stop what has stopped when the interpreter takes them down
+
+
+def _save(path: Path, results: Mapping[str, NDArray[Any]]) -> None:
+    """Write results, or leave an empty file: on a full disk, room for the report of the failure."""
+    try:
+        np.savez(path, **results)
+    except OSError:
+        with suppress(FileNotFoundError):
+            os.truncate(path, 0)  # not removed: it is still open
+        raise
 
 
 def _die_with_parent() -> None:

@@ -245,19 +245,18 @@ def test_exception_inside_lava_reaches_the_caller(marked, array, broken, message
     marked.assert_nothing_left()
 
 
-@pytest.fixture
-def little_memory(tmp_path):
-    """An interpreter whose processes may each have 4 GiB of addresses, several times what a small run takes."""
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nulimit -v {4 * 2**20}\nexec {sys.executable} "$@"\n')
+def limited(folder, limit):
+    """An interpreter with a limit on its processes."""
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nulimit {limit}\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
     return str(python)
 
 
-def test_out_of_memory_says_what_to_do_and_fewer_images_run(marked, little_memory):
+def test_out_of_memory_says_what_to_do_and_fewer_images_run(marked, tmp_path):
     graph, inputs, steps = CASES["single_neuron"]()
     images = np.resize(inputs, (2**20, 1))
-    backend = LavaBackend(python=little_memory)
+    backend = LavaBackend(python=limited(tmp_path, f"-v {4 * 2**20}"))  # KiB of addresses, several times what a small run takes
     with pytest.raises(BackendError) as caught:
         backend.run(graph, images, 2000)  # the readout alone takes 16 GiB
     assert str(caught.value) == (
@@ -276,6 +275,15 @@ def test_out_of_memory_in_a_lava_process(marked):
         BackendError, match=r"failed: out of memory \(Unable to allocate 8\.00 PiB .*; run fewer images"
     ) as caught:
         LavaBackend().execute([replace(whole, block=2**50)])
+    assert "\n" not in str(caught.value)
+    marked.assert_nothing_left()
+
+
+def test_no_room_for_results_says_what_to_do(marked, tmp_path):
+    """The system refuses files beyond 20 KiB, as it does on a full disk."""
+    graph, inputs, steps = CASES["single_neuron"]()
+    with pytest.raises(BackendError, match=r"the worker failed: no room for its files \(.* File too large.*TMPDIR$") as caught:
+        LavaBackend(python=limited(tmp_path, "-f 40")).run(graph, np.resize(inputs, (200, 1)), steps)
     assert "\n" not in str(caught.value)
     marked.assert_nothing_left()
 
