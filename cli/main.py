@@ -60,5 +60,11 @@ def main() -> None:
     try:
         app(prog_name="sparsespike")
     except SparseSpikeError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        _end(str(error))
+    except MemoryError as error:
+        _end(f"out of memory ({error}); use fewer images at once (simulate --block) or fewer steps")
+
+
+def _end(message: str) -> None:
+    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(2)

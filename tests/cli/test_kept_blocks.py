@@ -1,4 +1,4 @@
-"""``simulate --keep``: a command that is killed goes on where it was."""
+"""``simulate``: a command that is killed goes on where it was, one that lacks memory or a folder says so."""
 
 from __future__ import annotations
 
@@ -86,3 +86,12 @@ def test_a_folder_that_cannot_be_written_to(sparsespike: Callable[..., Any], arg
     assert "cannot write" in ended.err
     assert "choose a folder that can be written to" in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_out_of_memory_is_one_message(sparsespike: Callable[..., Any], arguments: list[str]) -> None:
+    """So many steps that no machine has addresses for what is counted in them."""
+    ended = sparsespike(*arguments, "--steps", 10**12)
+    assert ended.code == 2
+    assert ended.err.startswith("error: out of memory (Unable to allocate")
+    assert "simulate --block" in ended.err
+    assert ended.err.count("\n") == 1
