@@ -7,6 +7,7 @@ headers and the same helper functions. Compiled together they take a third of th
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -15,8 +16,8 @@ from pathlib import Path
 
 from sparsespike.backends.brian2.program import BINARY
 
-FLAGS = ("-w", "-O3", "-ffp-contract=off", "-std=c++11")
-"""Compiler flags without -ffast-math, which is in Brian2's default."""
+FLAGS = ("-w", "-O3", *(("-march=native",) if platform.machine() == "x86_64" else ()), "-ffp-contract=off", "-std=c++11")
+"""Compiler flags: Brian2's own without -ffast-math. A program is for the processor that it is compiled on."""
 ONCE = ("main.cpp", "objects.cpp", "run.cpp")
 """Sources that run before and after the simulation: not worth the optimiser's time."""
 HELPERS, USE = "\nnamespace {", "using namespace brian;"
@@ -26,6 +27,15 @@ SOURCES_A_UNIT = 24
 def compiler() -> str:
     """The command that compiles C++: ``$CXX``, or g++ if that is not set."""
     return os.environ.get("CXX") or "g++"
+
+
+def processor() -> str:
+    """What tells processors apart that run different programs: the first one's features, where the system lists them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
 
 
 def missing_compiler() -> str | None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sparsespike.backends.base import InputMode
 from sparsespike.backends.brian2.cache import default_folder, program
-from sparsespike.backends.brian2.compilation import compiler, missing_compiler
+from sparsespike.backends.brian2.compilation import compiler, missing_compiler, processor
 from sparsespike.backends.brian2.job import Job, Outcome, Recording
 from sparsespike.backends.brian2.plan import drives
 from sparsespike.backends.brian2.processes import NO_ROOM, Processes, TimeLimit, no_room
@@ -49,7 +49,7 @@ class Request:
         """Name of the program: differs where anything differs that it depends on."""
         settings = (
             (self.steps, self.input, self.capacity, self.rasters, importlib.metadata.version("brian2"), compiler()),
-            (sys.platform, platform.machine(), *platform.libc_ver(), _code()),
+            (sys.platform, platform.machine(), processor(), *platform.libc_ver(), _code()),
         )
         return f"{_prefix(self.graph)}{hashlib.sha256(repr(settings).encode()).hexdigest()[:16]}"
 
