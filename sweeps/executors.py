@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -87,7 +88,10 @@ def local(jobs: int) -> Iterator[LocalWorkers]:
     """Processes of this machine, ended when the body ends."""
     workers = LocalWorkers(jobs)
     try:
-        yield workers
+        with warnings.catch_warnings():
+            # loky replaces a worker whose memory has grown, as importing torch makes it grow; no unit is lost by that.
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
+            yield workers
     finally:
         workers.close()
 
