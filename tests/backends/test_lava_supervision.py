@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from sparsespike.backends.lava import LavaBackend, job
+from sparsespike.backends.lava.environment import lava_python
 from sparsespike.backends.lava.worker import PREFIX_VARIABLE
 from sparsespike.backends.testing import CASES, assert_equal, reference
 from sparsespike.common.errors import BackendError, BackendTimeoutError
@@ -248,7 +249,7 @@ def test_exception_inside_lava_reaches_the_caller(marked, array, broken, message
 def limited(folder, limit):
     """An interpreter with a limit on its processes."""
     python = folder / "python"
-    python.write_text(f'#!/bin/sh\nulimit {limit}\nexec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\nulimit {limit}\nexec {lava_python()} "$@"\n')
     python.chmod(0o755)
     return str(python)
 

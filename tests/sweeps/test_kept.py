@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from sparsespike.backends.bulk import BulkResult, run_blocks
 from sparsespike.backends.lava import LavaBackend
+from sparsespike.backends.lava.environment import lava_python
 from sparsespike.backends.native import NativeBackend
 from sparsespike.backends.testing import CASES
 from sparsespike.common.errors import BackendError, ConfigError, MembraneOverflowError
@@ -103,7 +103,7 @@ def test_a_worker_that_is_killed_takes_no_other_block_with_it(tmp_path: Path) ->
     """Lava's first worker is killed when it starts, as the kernel does when memory runs out."""
     python = tmp_path / "python"
     kill = f'case "$2" in *lava.worker*) mkdir {tmp_path}/started 2>/dev/null && kill -9 $$;; esac'
-    python.write_text(f'#!/bin/sh\n{kill}\nexec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\n{kill}\nexec {lava_python()} "$@"\n')
     python.chmod(0o755)
     graph, inputs, steps = CASES["single_neuron"]()
     backend, inputs = LavaBackend(python=str(python)), inputs[:4]
