@@ -22,7 +22,7 @@ demo: $(VENV)/installed-all
 test: lint docs suite
 
 suite: $(VENV)/installed-dev
-	$(PY) -m pytest -q -m "not full" --durations=10
+	$(PY) -m pytest -q -m "not full" -n 2 --dist loadfile --durations=10
 
 test-3.12: .venv/installed-all
 	SPARSESPIKE_LAVA_PYTHON=$(CURDIR)/.venv/bin/python $(MAKE) suite VERSION=3.12
