@@ -46,7 +46,7 @@ def run(
     jobs: Annotated[int, typer.Option(help="Processes of this machine that share the units.")] = 1,
     where: Annotated[
         str | None,
-        typer.Option("--dask", help="Run on Dask instead: a scheduler's address, local:N, or slurm (settings: the table slurm of the file)."),
+        typer.Option("--dask", help="Run on Dask instead: a scheduler's address, local:N, or slurm (table slurm in the file)."),
     ] = None,
     data: DataNames = [],  # noqa: B006  # typer copies the default
     runs: RunNames = [],  # noqa: B006
