@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+os.environ.pop("COLUMNS", None)  # a test process of pytest-xdist has it, and tables would be fitted to it
 
 settings.register_profile("no deadline", deadline=None)  # how long an example takes says how busy the machine is
 settings.load_profile("no deadline")
