@@ -37,8 +37,7 @@ def tables() -> tuple[type[BaseModel], type[BaseModel]]:
     from sparsespike.ann.finetune_config import FinetuneConfig
 
     train, finetune = get_type_hints(TrainConfig), get_type_hints(FinetuneConfig)
-    for name in ("data",):
-        del train[name]
+    del train["data"]
     for name in ("data", "source", "validation", "split_seed"):
         del finetune[name]
     return table_model("train", train), table_model("finetune", finetune)

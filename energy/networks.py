@@ -79,6 +79,12 @@ class Network:
             return tuple(self.records[0].accuracy(t) for t in self.times)
         return tuple(record.accuracy() for record in self.records)
 
+    def record_at(self, time: int) -> Record | None:
+        """The record that has an answer at T = ``time``; None if T was not run."""
+        if self.rated:
+            return self.records[0] if time <= self.records[0].steps else None
+        return next((record for record in self.records if record.steps - 1 == time), None)
+
     @property
     def operating(self) -> Operating:
         """Where its energy is taken."""

@@ -193,14 +193,15 @@ def sensitivity(pairs: Iterable[Pair], profiles: Mapping[str, Profile], model: E
 
 
 def _at_equal_time(pair: Pair, model: EnergyModel) -> float | None:
-    """The reduction in percent if both networks ran for the dense one's T; only rate methods can be cut at any T."""
-    if pair.dense is None or pair.sparse is None or not (pair.dense.rated and pair.sparse.rated):
+    """The reduction in percent if both networks ran for the dense one's T; None if the sparse one was not run for it."""
+    if pair.dense is None or pair.sparse is None:
         return None
-    steps = pair.dense.operating.steps
-    dense, sparse = pair.dense.records[0], pair.sparse.records[0]
-    if steps > sparse.steps:
+    dense = pair.dense.operating
+    sparse = pair.sparse.record_at(dense.time)
+    if sparse is None:
         return None
-    return float(100 * Saving(dense=dense.energy(steps, model), sparse=sparse.energy(steps, model)).fraction)
+    energies = dense.record.energy(dense.steps, model), sparse.energy(dense.steps, model)
+    return float(100 * Saving(dense=energies[0], sparse=energies[1]).fraction)
 
 
 def _printed_reduction(row: Row) -> float | None:

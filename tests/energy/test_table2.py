@@ -141,6 +141,21 @@ def test_aec_is_taken_at_the_smallest_t_of_the_largest_accuracy(record):
     assert "T + 1 = 17 slots charged" in row.explanation()
 
 
+def test_aec_networks_are_compared_at_the_dense_ones_t_if_both_ran_for_it(record):
+    def made_at(t, correct, **what):
+        return made(record, [0] * t + [correct], slots=t + 1, method="aec", T=t, **what)
+
+    dense = [made_at(8, 700), made_at(16, 690)]
+    sparse = [made_at(t, 600 + t, synapses=(10, 10), sparsity=0.99) for t in (8, 16)]
+    frame = table2(pairs(networks(dense + sparse))).to_frame()
+    assert frame["T_steps"].tolist() == [8, 16]
+    step, sparse_step = 1000 * 4.6 + 0.5 * 100 * 0.9, 10 * 4.6 + 0.5 * 10 * 0.9
+    assert frame["reduction_at_equal_T_%"].iloc[1] == pytest.approx(100 * (step - sparse_step) / step)
+    assert frame["reduction_%"].iloc[1] == pytest.approx(100 * (9 * step - 17 * sparse_step) / (9 * step))
+    alone = table2(pairs(networks([*dense, sparse[1]]))).to_frame()
+    assert alone["reduction_at_equal_T_%"].isna().all()
+
+
 def test_two_records_of_one_aec_network_and_t_are_refused(record):
     found = [made(record, [0, 0, correct], slots=3, method="aec", T=2) for correct in (700, 710)]
     with pytest.raises(ConfigError, match="found two of one AEC network and T"):
