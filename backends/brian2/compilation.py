@@ -16,7 +16,14 @@ from pathlib import Path
 
 from sparsespike.backends.brian2.program import BINARY
 
-FLAGS = ("-w", "-O3", *(("-march=native",) if platform.machine() == "x86_64" else ()), "-ffp-contract=off", "-std=c++11")
+FLAGS = (
+    "-w",
+    "-O3",
+    *(("-march=native",) if platform.machine() == "x86_64" else ()),
+    "-ffp-contract=off",
+    "-fwrapv",
+    "-std=c++11",
+)
 """Compiler flags: Brian2's own without -ffast-math. A program is for the processor that it is compiled on."""
 ONCE = ("main.cpp", "objects.cpp", "run.cpp")
 """Sources that run before and after the simulation: not worth the optimiser's time."""

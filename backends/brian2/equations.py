@@ -1,7 +1,6 @@
 """The neurons of a population in Brian2's language.
 
-Everything is a float64 that holds an integer. Numpy adds at repeated indices (``numpy.add.at``) more than ten times faster
-where both sides have the same type, so counters and what is added to them are float64 too.
+Membranes and currents are float64 that hold integers.
 
 A step of simulated time is one second, and an image takes ``steps`` seconds: all times are integers, exact as floats.
 """
@@ -93,16 +92,12 @@ def input_equations(population: Population, injected: Mapping[int, str]) -> Equa
     return Equations(variables=tuple(f"value{windows}" for windows in injected), begin=begin, events=events)
 
 
-def rate_equations(
-    population: Population, *, counters: Sequence[str], injected: str | None, gated: bool, watched: bool
-) -> Equations:
+def rate_equations(population: Population, *, injected: str | None, gated: bool, watched: bool) -> Equations:
     """Neurons of kind ``if``, ``signed_if`` or ``readout`` that integrate and fire in the same step.
 
     Parameters
     ----------
     population : Population
-    counters : sequence of str
-        Variables that count the events of a projection into each neuron, from the beginning of the simulation.
     injected : str or None
         Expression of an image's current from outside.
     gated : bool
@@ -111,7 +106,7 @@ def rate_equations(
         Whether a membrane outside the exact range is an event ``overflow``.
     """
     constants: dict[str, NDArray[Any]] = {"v_init": population.v_init}
-    variables, first, always = ["v", "arriving", *counters], ["v_init"], ["arriving"]
+    variables, first, always = ["v", "arriving"], ["v_init"], ["arriving"]
     begin = []
     if population.bias.any():
         constants["bias"] = population.bias
@@ -138,9 +133,7 @@ def rate_equations(
     return Equations(constants, tuple(variables), (), tuple(begin), drive, events)
 
 
-def leaky_equations(
-    population: Population, *, counters: Sequence[str], injected: str | None, gated: bool, watched: bool
-) -> Equations:
+def leaky_equations(population: Population, *, injected: str | None, gated: bool, watched: bool) -> Equations:
     """Neurons of kind ``lif``; arguments as of ``rate_equations``."""
     assert population.threshold is not None
     assert population.decay_current is not None
@@ -151,7 +144,7 @@ def leaky_equations(
         "keep_u": DECAY_UNIT - population.decay_current,
         "keep_v": DECAY_UNIT - population.decay_voltage,
     }
-    begin, variables = ["v = v_init", "u = 0"], ["v", "u", "arriving", *counters]
+    begin, variables = ["v = v_init", "u = 0"], ["v", "u", "arriving"]
     currents, membranes, spent = ["arriving"], ["u"], ["arriving"]
     if injected is not None:
         variables.append("current")
@@ -188,15 +181,13 @@ def _reset(population: Population) -> str:
     return "v -= theta" if population.reset == "subtract" else "v = 0"
 
 
-def aec_equations(
-    population: Population, *, counters: Sequence[str], injected: str | None, tables: Mapping[str, str]
-) -> Equations:
+def aec_equations(population: Population, *, injected: str | None, tables: Mapping[str, str]) -> Equations:
     """Neurons of kind ``aec``: what arrives in one window is encoded in the next, while the next image arrives.
 
     Parameters
     ----------
     population : Population
-    counters, injected
+    injected
         As in ``rate_equations``.
     tables : mapping of str to str
         The function that holds each of the population's tables.
@@ -208,14 +199,14 @@ def aec_equations(
         "primary": Event("v >= primary_threshold and fired == 0", "v -= primary_threshold\nfired = 1"),
         "compensation": Event("v >= compensation_threshold and fired == 1", "v -= compensation_threshold\nfired = 2"),
     }
-    return Equations(constants, ("v", "arriving", "fired", *counters), tuple(tables), begin, drive, events)
+    return Equations(constants, ("v", "arriving", "fired"), tuple(tables), begin, drive, events)
 
 
-def aec_readout_equations(population: Population, *, counters: Sequence[str], injected: str | None) -> Equations:
+def aec_readout_equations(population: Population, *, injected: str | None) -> Equations:
     """The readout of an AEC graph: its membrane takes up what arrives in the slot in which it does."""
     constants = {"v_start": population.v_init + population.bias}
     begin = (f"v = {' + '.join(['v_start', *([injected] if injected else [])])}",)
-    return Equations(constants, ("v", *counters), (), begin, target="v")
+    return Equations(constants, ("v",), (), begin, target="v")
 
 
 def addition(population: Population, event: str, windows: int) -> str:

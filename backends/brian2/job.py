@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,13 +58,13 @@ class Traces:
     fired : mapping of (population, event) to Fired
     membrane : float64 array, shape (simulated steps, classes)
         The readout's.
-    totals : mapping of (pre, post) to float64 array, shape (simulated steps, parts)
-        Synaptic events up to every step, from the beginning, in parts to be added up.
+    totals : mapping of (pre, post) to int32 or float64 array, shape (simulated steps, parts)
+        Synaptic events up to every step, from the beginning, in parts to be added up; int32 modulo 2^32.
     """
 
     fired: Mapping[tuple[str, str], Fired]
     membrane: NDArray[np.float64]
-    totals: Mapping[Key, NDArray[np.float64]]
+    totals: Mapping[Key, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)

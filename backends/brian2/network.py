@@ -94,7 +94,7 @@ class Network:
         counts = [f"n_{event} : integer (linked)" for event in equations.events]
         group = self._b2.NeuronGroup(
             plan.population.size,
-            "\n".join([*equations.declarations, *counts]),
+            "\n".join([*plan.declarations, *counts]),
             events={event: it.condition for event, it in equations.events.items()},
             clock=self._steps,
             name=plan.name,
@@ -131,7 +131,7 @@ class Network:
         synaptic = self._b2.Synapses(
             self._groups[plan.pre],
             self._groups[plan.post],
-            "w : 1 (constant)",
+            f"w : {self._plan.integer} (constant)",
             on_pre={path: "\n".join(pathway.code) for path, pathway in paths.items()},
             on_event={path: pathway.event for path, pathway in paths.items()},
             delay=dict.fromkeys(paths, plan.windows * self._window),
@@ -149,13 +149,16 @@ class Network:
         """Sum up what is counted, in every step; ``totals`` and ``fired``."""
         names = [plan.total for plan in self._plan.synaptic]
         monitors = {key: f"n_{monitor.name}" for key, monitor in self._monitors.items()}
-        declarations = [*(f"{name} : 1" for name in names), *(f"{name} : integer (linked)" for name in monitors.values())]
+        declarations = [
+            *(f"{name} : {self._plan.integer}" for name in names),
+            *(f"{name} : integer (linked)" for name in monitors.values()),
+        ]
         total = self._b2.NeuronGroup(parts.LANES, "\n".join(declarations), clock=self._steps, name="total")
         self._groups[total.name] = total
         self.network.add(total)
         for plan in self._plan.synaptic:
             counters = self._groups[plan.post]
-            code = f"{plan.total}_post = {plan.counter}_pre : 1 (summed)"
+            code = f"{plan.total}_post = {plan.counter}_pre : {self._plan.integer} (summed)"
             adder = self._b2.Synapses(counters, total, code, clock=self._steps, name=f"sum_{plan.total}")
             neurons = np.arange(len(counters))
             adder.connect(i=neurons, j=neurons % parts.LANES)

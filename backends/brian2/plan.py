@@ -78,11 +78,12 @@ def check_currents(graph: SpikingGraph) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """A NeuronGroup: its name in Brian2, its population, its code."""
+    """A NeuronGroup: its name in Brian2, its population, its code, the declarations of all its variables."""
 
     name: str
     population: Population
     equations: Equations
+    declarations: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,9 +121,15 @@ class Plan:
     steps : int or None
         Steps of an image; in the code of Brian2, the name ``steps``. None if it is not known yet.
     mode : {"events", "current"}
+    compiled : bool
+        Whether Brian2's code will be compiled, or run by numpy.
 
     Attributes
     ----------
+    integer : str
+        Brian2's type of weights and counters. In compiled code it is a 32-bit integer, half the memory to read, and a counter
+        begins again at 2^32. Numpy adds at repeated indices (``numpy.add.at``) thirty times faster where both sides have the
+        same type, and the currents are float64.
     groups : tuple of Group
     synaptic : tuple of Synaptic
         Projections without a synapse have none.
@@ -132,8 +139,9 @@ class Plan:
         By population, the function that holds its ``drives``.
     """
 
-    def __init__(self, graph: SpikingGraph, steps: int | None, mode: InputMode) -> None:
+    def __init__(self, graph: SpikingGraph, steps: int | None, mode: InputMode, *, compiled: bool) -> None:
         self.graph, self.steps = graph, steps
+        self.integer, self._one = ("integer", "1") if compiled else ("1", "1.0")
         self.timing = Timing(graph)
         self.number = {name: k for k, name in enumerate(graph.order)}
         receivers = [p.post for p in graph.out_of(graph.input.name)] if mode == "current" else [graph.input.name]
@@ -176,23 +184,23 @@ class Plan:
         return f"{function}(t - {windows}*steps*second, i)" if windows else f"{function}(t, i)"
 
     def _group(self, population: Population) -> Group:
-        name = population.name
-        return Group(f"population{self.number[name]}", population, self._equations(population))
+        name, equations = population.name, self._equations(population)
+        counters = (f"{self._counter(p)} : {self.integer}" for p in self._projections if p.post == name)
+        return Group(f"population{self.number[name]}", population, equations, (*equations.declarations, *counters))
 
     def _equations(self, population: Population) -> Equations:
         name, graph = population.name, self.graph
         if population.kind == "input":
             windows = sorted({0, *(self.timing.delay(p) for p in self._projections if p.pre == name)})
             return input_equations(population, {w: self._injection(self.injected[name], w) for w in windows})
-        counters = [self._counter(p) for p in self._projections if p.post == name]
         injected = self._injection(self.injected[name], self.timing.fires(name)) if name in self.injected else None
         if population.kind == "aec":
-            return aec_equations(population, counters=counters, injected=injected, tables=self._table_names(name))
+            return aec_equations(population, injected=injected, tables=self._table_names(name))
         if graph.slots is not None:
-            return aec_readout_equations(population, counters=counters, injected=injected)
+            return aec_readout_equations(population, injected=injected)
         gated = graph.input.bias_mode == "once"
         integrate = leaky_equations if population.kind == "lif" else rate_equations
-        return integrate(population, counters=counters, injected=injected, gated=gated, watched=name in self.watched)
+        return integrate(population, injected=injected, gated=gated, watched=name in self.watched)
 
     def _synaptic(self, projection: Projection) -> Synaptic:
         pre, post = (self.group(name) for name in projection.key)
@@ -203,7 +211,7 @@ class Plan:
                 event,
                 (
                     f"{post.equations.target}_post {addition(pre.population, event, windows)}",
-                    f"{counter}_post += 1.0",
+                    f"{counter}_post += {self._one}",
                 ),
             )
             for event in pre.equations.events

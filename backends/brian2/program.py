@@ -137,5 +137,5 @@ def _read(manifest: Manifest, results: Path, windows: int, steps: int) -> Traces
         each = np.concatenate([load(before_file, np.int32, windows, len(count)), [count]])
         fired[population, event] = Fired(so_far, each, load(neurons_file, np.int32, so_far[-1]) if neurons_file else None)
     membrane = load(manifest.membrane, np.float64, simulated, manifest.classes)
-    totals = {(pre, post): load(name, np.float64, simulated, LANES) for pre, post, name in manifest.totals}
+    totals = {(pre, post): load(name, np.int32, simulated, LANES) for pre, post, name in manifest.totals}
     return Traces(fired, membrane, totals)

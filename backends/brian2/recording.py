@@ -45,14 +45,13 @@ def read(traces: Traces, job: Job, start: int, inputs: NDArray[np.int64]) -> Rec
             rasters[name] = _raster(events, (images, steps, population.size))
     events_by_step = {projection.key: np.zeros((images, steps), np.int64) for projection in simulated(graph, job.input)}
     for key, totals in traces.totals.items():
-        in_every_step = np.diff(totals.sum(axis=1), prepend=0)
-        events_by_step[key] = _part(in_every_step, images, steps, timing.hears(key[1]))
+        events_by_step[key] = _part(_differences(totals).astype(np.int64).sum(axis=1), images, steps, timing.hears(key[1]))
     readout = _part(traces.membrane, images, steps, timing.fires(graph.readout.name))
     return Recording(readout, spikes, spikes_by_step, events_by_step, rasters)
 
 
-def _differences(so_far: NDArray[np.int32]) -> NDArray[np.int32]:
-    """What came to each row of a count; exact, though the count may have begun again at 2^32."""
+def _differences(so_far: NDArray[Any]) -> NDArray[Any]:
+    """What came to each row of a count; exact, though an int32 count may have begun again at 2^32."""
     return np.diff(so_far, axis=0, prepend=np.zeros_like(so_far[:1]))
 
 

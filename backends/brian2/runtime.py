@@ -35,7 +35,7 @@ def run_here(job: Job, target: Literal["numpy", "cython"]) -> Outcome:
         )
     recordings, running, start = [], 0.0, 0
     begin = time.perf_counter()
-    plan = Plan(job.graph, job.steps, job.input)
+    plan = Plan(job.graph, job.steps, job.input, compiled=target == "cython")
     with preferences(b2, {"codegen.target": target, **EXACT_NUMBERS}), _explained(b2, target):
         for inputs in job.batches:
             network = Network(b2, plan, drives(job.graph, inputs, job.input), len(inputs), job.record)

@@ -44,7 +44,7 @@ def write_script(graph: SpikingGraph, folder: Path) -> list[Path]:
         If the folder cannot be written to.
     """
     check_currents(graph)
-    plan = Plan(graph, graph.slots, "events")
+    plan = Plan(graph, graph.slots, "events", compiled=False)
     program, data = folder / PROGRAM, folder / DATA
     with atomic_path(data) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **_data(plan))
@@ -107,7 +107,7 @@ def _group(plan: Plan, group: Group) -> Iterator[str]:
     yield f"# {population.name}: {population.kind}, {' x '.join(map(str, population.shape))}"
     yield f"{name} = b2.NeuronGroup("
     yield f"    {population.size},"
-    yield f"    {_text(equations.declarations)},"
+    yield f"    {_text(group.declarations)},"
     yield f"    events={_mapping({event: it.condition for event, it in equations.events.items()})},"
     yield "    clock=step_clock,"
     yield f'    name="{name}",'

@@ -44,7 +44,7 @@ def make(request: Request, folder: Path) -> None:
     for name, value in PREFERENCES.items():
         b2.prefs[name] = value
     graph, capacity = request.graph, request.capacity
-    plan = Plan(graph, request.steps, request.input)
+    plan = Plan(graph, request.steps, request.input, compiled=True)
     blank = np.zeros((1, graph.input.size), np.int64)
     blanks = {name: np.repeat(values, capacity, axis=0) for name, values in drives(graph, blank, request.input).items()}
     network = Network(b2, plan, blanks, capacity, graph.order if request.rasters else ())
