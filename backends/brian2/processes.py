@@ -19,6 +19,9 @@ from sparsespike.common.errors import BackendError, BackendTimeoutError
 LAST_LINES = 15
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a disk is full, or this user's share of it, or a file longer than this process may write."""
+KILLED = 128 + signal.SIGKILL
+NO_MEMORY = ("std::bad_alloc", "MemoryError", "virtual memory exhausted", "out of memory", "Cannot allocate memory")
+"""What C++, Python, the compiler and the system say when there is no memory left."""
 
 
 class TimeLimit:
@@ -105,6 +108,11 @@ class Processes:
         if process.returncode:
             if _lacks_room(text):
                 raise no_room(what)
+            if process.returncode == KILLED or any(words in text for words in NO_MEMORY):
+                raise BackendError(
+                    f"backend 'brian2-cpp': {what} failed: not enough memory, or the system ended it for that; run fewer images "
+                    "at a time, in fewer programs: Brian2Backend(batch=..., processes=1)"
+                )
             raise BackendError(f"backend 'brian2-cpp': {what} failed; its output ends with:\n{last_lines(text)}")
         return last_lines(text)
 

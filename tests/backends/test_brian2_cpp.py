@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from hypothesis import Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
-from sparsespike.backends.brian2 import Brian2Backend
+from sparsespike.backends.brian2 import Brian2Backend, standalone
 from sparsespike.backends.brian2.standalone import Request
 from sparsespike.backends.testing import CASES, Case, assert_equal, check_conformance, reference
 from sparsespike.backends.testing.strategies import aec_graphs, graphs
@@ -251,7 +251,8 @@ def test_a_program_in_a_cache_that_can_only_be_read_is_used(
     ("script", "message"),
     [
         ("echo before; echo no memory; exit 7", r"the simulation failed; its output ends with:\nbefore\nno memory"),
-        ("kill -9 $$", r"the simulation failed; its output ends with:\n"),
+        ("kill -9 $$", r"the simulation failed: not enough memory, or the system ended it"),
+        ("kill -6 $$", r"the simulation failed; its output ends with:\n"),
         ("echo Error opening static array", r"the simulation failed; its output ends with:\nError opening static array"),
     ],
 )
@@ -261,6 +262,26 @@ def test_failing_simulation_is_one_clear_error(program: Path, tmp_path: Path, sc
     with pytest.raises(BackendError, match=message):
         Brian2Backend("cpp", batch=4, processes=2).run(graph, inputs, steps, record=["signed"])
     assert left_behind(tmp_path) == []
+
+
+def test_simulation_that_runs_out_of_memory_says_so(program: Path, tmp_path: Path) -> None:
+    (program / "main").rename(program / "real")
+    (program / "main").write_text('#!/bin/sh\nulimit -d 300\nexec "$(dirname "$0")/real" "$@"\n')
+    (program / "main").chmod(0o755)
+    graph, inputs, steps = everything()
+    with pytest.raises(
+        BackendError, match=r"the simulation failed: not enough memory, .* Brian2Backend\(batch=\.\.\., processes=1\)"
+    ):
+        Brian2Backend("cpp", batch=4).run(graph, inputs, steps, record=["signed"])
+    assert left_behind(tmp_path) == []
+
+
+def test_a_program_for_another_processor_is_not_used(program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, _, steps = everything()
+    request = Request(graph, steps, "events", 4, rasters=True)
+    assert request.name == program.name
+    monkeypatch.setattr(standalone, "processor", lambda: "another one")
+    assert request.name != program.name
 
 
 def test_simulation_that_loses_results_is_an_error(program: Path, tmp_path: Path) -> None:
