@@ -392,7 +392,7 @@ def test_overflow_in_the_program_is_reported_by_image_and_step(tmp_path: Path) -
 
 
 def examples(strategy: SearchStrategy[Case], keep: Callable[[Case], bool]) -> list[Case]:
-    """Six of the graphs that hypothesis makes, always the same."""
+    """Graphs that hypothesis makes, always the same."""
     found: list[Case] = []
 
     @settings(max_examples=150, derandomize=True, database=None, phases=[Phase.generate], deadline=None)
@@ -402,7 +402,7 @@ def examples(strategy: SearchStrategy[Case], keep: Callable[[Case], bool]) -> li
             found.append(case)
 
     collect()
-    return found[-6:]
+    return found
 
 
 def merged(cases: list[Case], images: int) -> tuple[SpikingGraph, np.ndarray]:
@@ -433,15 +433,15 @@ def merged(cases: list[Case], images: int) -> tuple[SpikingGraph, np.ndarray]:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("mode", ["cython", "cpp"])
+@pytest.mark.parametrize(("mode", "merging"), [("cython", 2), ("cpp", 6)])  # Cython compiles each object's code on its own
 @pytest.mark.parametrize("kind", ["rate", "aec"])
-def test_random_graphs_merged_into_one_equal_the_reference(kind: str, mode: Literal["cython", "cpp"]) -> None:
+def test_random_graphs_merged_into_one_equal_the_reference(kind: str, mode: Literal["cython", "cpp"], merging: int) -> None:
     if kind == "rate":
         cases = examples(graphs(), lambda case: case.graph.input.bias_mode == "every_step" and len(case.graph.spiking) > 1)
     else:
         cases = examples(aec_graphs(), lambda case: case.graph.slots == 3 and len(case.graph.spiking) > 1)
-    assert len(cases) == 6
-    graph, inputs = merged(cases, images=4)
+    assert len(cases) >= merging
+    graph, inputs = merged(cases[-merging:], images=4)
     steps = graph.slots or 6
     expected = reference(graph, inputs, steps)
     assert sum(counts.events.sum() for name, counts in expected.spikes.items() if name != "input") > 20
