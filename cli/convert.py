@@ -81,7 +81,10 @@ def convert(
     ] = None,
     dt: Annotated[
         float | None,
-        typer.Option(help="A .nir file whose neurons leak: time of a step of its framework (Norse 1e-3, snnTorch 1e-4)."),
+        typer.Option(
+            help="A .nir file whose neurons leak: time of a step in the unit of its time constants (snnTorch 1e-4; Norse 1e-6 as "
+            "its to_nir writes by default, 1e-3 from to_nir(..., dt=1)). Another value is another network."
+        ),
     ] = None,
     data: Data = None,
     as_json: Json = False,
@@ -100,7 +103,7 @@ def convert(
 
     sparsespike convert runs/sparse --bits auto --margin 0.5 --steps auto
 
-    sparsespike convert network.nir --dt 1e-3 --out graph.safetensors
+    sparsespike convert network.nir --dt 1e-4 --out graph.safetensors
     """
     if model.suffix == ".nir":
         refused = (method, margin, steps, percentile, calibration, v_init, payload_bits, spiking_readout or None)

@@ -36,6 +36,12 @@ from sparsespike.export.population import DECAY_UNIT
 INTEGRATORS = ("LI", "CubaLI")
 SPIKING = ("IF", "LIF", "CubaLIF")
 ENDS = ("Input", "Output")
+KNOWN_STEPS = "snnTorch: 1e-4; Norse: 1e-6 as its to_nir writes them unless told, 1e-3 from to_nir(..., dt=1)"
+"""The time of a step that undoes how frameworks write their time constants.
+
+Norse 1.1.0 writes tau = dt / tau_mem_inv with the dt of ``to_nir``, 1e-3 by default, where a cell loses dt * tau_mem_inv in a
+step: what divides by that tau is dt squared. snnTorch writes tau = 1e-4 / (1 - beta).
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,8 +194,8 @@ def _fraction(node: Any, field: str, shape: Shape, name: str, dt: float | None) 
     """What a time constant takes off in one step of Euler's method, dt / tau, shape (N,)."""
     if dt is None:
         raise ModelError(
-            f"NIR node {name!r}: found neurons that leak, and NIR says nothing of time steps; give dt, that of the framework "
-            "which the network comes from (Norse: 1e-3, snnTorch: 1e-4)"
+            f"NIR node {name!r}: found neurons that leak, and NIR says nothing of time steps; give dt, the time of a step in the "
+            f"unit of the file's time constants ({KNOWN_STEPS})"
         )
     tau = _per_neuron(getattr(node, field), shape, f"{name!r}, {field}")
     short = tau * (DECAY_UNIT + 0.5) < dt * DECAY_UNIT  # what would not round to all of it
@@ -197,7 +203,8 @@ def _fraction(node: Any, field: str, shape: Shape, name: str, dt: float | None) 
         at = int(np.argmax(short))
         raise ModelError(
             f"NIR node {name!r}, {field}: found {tau[at]} at neuron {at}, expected at least dt = {dt}: with less, a step would "
-            "take more away than is there; give a smaller dt"
+            "take more away than is there. There is one right dt, the time of a step in the unit of the file's time constants "
+            f"({KNOWN_STEPS}); with any other it is another network"
         )
     return dt / tau
 
@@ -220,7 +227,8 @@ def _decay(fraction: FloatArray, field: str, name: str) -> NDArray[np.int64]:
         at = int(np.argmax(decay == 0))
         raise ModelError(
             f"NIR node {name!r}, {field}: found a time constant of {1 / fraction[at]:.0f} steps at neuron {at}, expected at most "
-            f"{2 * DECAY_UNIT}: the leak would be rounded away (decays are 4096ths); give a larger dt, or use an IF node"
+            f"{2 * DECAY_UNIT}: the leak would be rounded away (decays are 4096ths); check dt, the time of a step in the unit of "
+            f"the file's time constants ({KNOWN_STEPS}), and if it is right, use an IF node"
         )
     return decay
 

@@ -75,7 +75,9 @@ def read_nir(
     bits : int
         Width of a weight, sign included, 2 to 24.
     dt : float, optional
-        Time of a step, in the unit of the time constants (Norse: 1e-3, snnTorch: 1e-4); needed where neurons leak.
+        Time of a step in the unit of the file's time constants; needed where neurons leak. There is one right value, which NIR
+        does not hold, and another one gives another network. snnTorch: 1e-4. Norse: 1e-6 for what its ``to_nir`` writes by
+        default (time constants times its own step of 1e-3), and 1e-3 for ``to_nir(..., dt=1)``.
 
     Raises
     ------

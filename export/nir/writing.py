@@ -57,8 +57,8 @@ def to_nir(graph: SpikingGraph, *, largest_dense: int = LARGEST_DENSE, dt: float
     largest_dense : int
         Entries up to which a sparse projection is written as a dense matrix: NIR has no sparse one.
     dt : float, optional
-        Time of a step in the framework that will run the network (Norse: 1e-3, snnTorch: 1e-4). Given, kind ``lif`` is written
-        although NIR lacks its rounding; without it, it is refused.
+        Time of a step in the framework that will run the network (Norse's ``from_nir``: 1e-3, snnTorch: 1e-4). Given, kind
+        ``lif`` is written although NIR lacks its rounding; without it, it is refused.
 
     Raises
     ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,10 @@ from sparsespike.backends.brian2 import Brian2Backend
 from sparsespike.backends.compare import first_divergence
 from sparsespike.backends.native import NativeBackend
 from sparsespike.backends.testing.lif_cases import lif_population
+from sparsespike.common.errors import ModelError
 from sparsespike.export.connections import Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
+from sparsespike.export.nir.layers import KNOWN_STEPS
 from sparsespike.export.nir.reading import read_nir
 from sparsespike.export.nir.writing import write_nir
 
@@ -157,6 +160,19 @@ def made_by_norse(norse: Any, rng: np.random.Generator) -> Any:
     return norse.SequentialState(linear(5, 12), box(12, 256.0), linear(12, 9), box(9, 512.0), linear(9, 6), cell)
 
 
+def norses_spikes(norse: Any, module: Any, images: Array, steps: int) -> list[list[Any]]:
+    """Spikes of every cell at each step of each image, one after the other."""
+    cells = [cell for cell in module if isinstance(cell, (norse.LIFBoxCell, norse.IAFCell))]
+    seen: list[list[Any]] = [[] for _ in cells]
+    for spikes, cell in zip(seen, cells, strict=True):
+        cell.register_forward_hook(lambda _, __, out, spikes=spikes: spikes.append(out[0].flatten().tolist()))
+    for image in images:
+        state = None
+        for _ in range(steps):
+            _, state = module(torch.tensor(image, dtype=torch.float32)[None], state)
+    return seen
+
+
 def test_a_network_of_norses_runs_on_the_backends_as_in_norse(norse: Any, tmp_path: Path) -> None:
     """A step takes a quarter and a half: ten of them use up at most 20 bits, so nothing is rounded, here or there."""
     rng = np.random.default_rng(6)
@@ -174,15 +190,42 @@ def test_a_network_of_norses_runs_on_the_backends_as_in_norse(norse: Any, tmp_pa
     images = rng.integers(0, 4, (4, 5))
     result = NativeBackend().run(graph, images, steps, record=graph.spiking)
     assert first_divergence(graph, result, Brian2Backend().run(graph, images, steps, record=graph.spiking)) is None
-    cells = [cell for cell in module if isinstance(cell, (norse.LIFBoxCell, norse.IAFCell))]
-    seen: list[list[Any]] = [[] for _ in cells]
-    for spikes, cell in zip(seen, cells, strict=True):
-        cell.register_forward_hook(lambda _, __, out, spikes=spikes: spikes.append(out[0].flatten().tolist()))
-    for image in images:
-        state = None
-        for _ in range(steps):
-            _, state = module(torch.tensor(image, dtype=torch.float32)[None], state)
-    for name, spikes in zip(graph.spiking, seen, strict=True):
+    for name, spikes in zip(graph.spiking, norses_spikes(norse, module, images, steps), strict=True):
         np.testing.assert_array_equal(result.rasters[name].reshape(len(images) * steps, -1), spikes, err_msg=name)
     for name in graph.spiking:
         assert 15 < result.spikes[name].positive.sum() < 0.9 * 4 * steps * graph.population(name).size, name
+
+
+@pytest.mark.parametrize(
+    ("options", "pattern"), [({}, r"Norse: (\S+) as its to_nir writes"), ({"dt": 1}, r"(\S+) from to_nir\(\.\.\., dt=1\)")]
+)
+def test_what_norse_writes_fires_as_in_norse_with_the_step_that_is_said(
+    options: dict[str, Any], pattern: str, norse: Any, tmp_path: Path
+) -> None:
+    """Cells of Norse's own step; a step takes a quarter and a half, which are 4096ths."""
+    found = re.search(pattern, KNOWN_STEPS)
+    assert found is not None
+    rng, steps = np.random.default_rng(2), 12
+
+    def linear(inputs: int, outputs: int) -> torch.nn.Linear:
+        layer = torch.nn.Linear(inputs, outputs)
+        layer.weight.data = torch.tensor(rng.normal(0.2, 0.6, (outputs, inputs)), dtype=torch.float32)
+        layer.bias.data = torch.tensor(rng.normal(0.1, 0.2, outputs), dtype=torch.float32)
+        return layer
+
+    def box(size: int, rate: float) -> Any:
+        threshold = torch.tensor(rng.uniform(0.1, 0.5, size), dtype=torch.float32)
+        return norse.LIFBoxCell(norse.LIFBoxParameters(torch.full((size,), rate), v_th=threshold, v_leak=torch.zeros(size)))
+
+    module = norse.SequentialState(linear(5, 12), box(12, 250.0), linear(12, 9), box(9, 500.0))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "nirtorch.extract_nir_graph is being deprecated", DeprecationWarning)
+        nir.write(tmp_path / "norse.nir", norse.to_nir(module, torch.zeros(1, 5), **options))
+    graph = read_nir(tmp_path / "norse.nir", (0, 1), dt=float(found[1])).graph
+    images = rng.integers(0, 2, (6, 5))
+    run = NativeBackend().run(graph, images, steps, record=graph.spiking)
+    for name, spikes in zip(graph.spiking, norses_spikes(norse, module, images, steps), strict=True):
+        np.testing.assert_array_equal(run.rasters[name].reshape(len(images) * steps, -1), spikes, err_msg=name)
+        assert 0.1 < np.mean(spikes) < 0.9, name
+    with pytest.raises(ModelError, match=r"There is one right dt.*Norse: 1e-6 as its to_nir writes them unless told"):
+        read_nir(tmp_path / "norse.nir", (0, 1), dt=1.0)
