@@ -118,6 +118,15 @@ def test_current_mode_reports_its_first_projection_as_computed() -> None:
     assert result.messages["a"].tolist() == result.spikes["a"].events.sum(axis=1).tolist()
 
 
+def test_the_guide_shows_the_code_of_a_synapse_and_the_bound_that_are() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "howto" / "brian2.md").read_text(encoding="utf-8")
+    made = plan.Plan(sparse_network()[0], 4, "events", compiled=True)
+    between = next(synaptic for synaptic in made.synaptic if synaptic.projection.key == ("a", "b"))
+    assert f"```text\n{chr(10).join(between.pathways[0].code)}\n```" in guide
+    assert {synaptic.windows for synaptic in made.synaptic} == {0}, "all delays are 0, those of skips too"
+    assert f"a bound below 2^{plan.EXACT.bit_length() - 1} is proven first" in guide
+
+
 def test_result_says_what_made_it() -> None:
     graph, inputs, steps = CASES["single_neuron"]()
     result = Brian2Backend().run(graph, inputs, steps)
