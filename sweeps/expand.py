@@ -75,6 +75,8 @@ class Completion:
 def expand(experiment: Experiment, completion: Completion, runs: Mapping[str, str]) -> Plan:
     """The units of an experiment. Networks that have a training, a conversion or an evaluation in common share the unit.
 
+    Two that have everything in common are one network, and are refused: a table of results would count it twice.
+
     Parameters
     ----------
     experiment : Experiment
@@ -90,12 +92,16 @@ def expand(experiment: Experiment, completion: Completion, runs: Mapping[str, st
     problems: dict[str, None] = {}
     results = []
     sources: dict[str, Source] = {}
+    known: dict[Unit, Point] = {}
     for point in experiment.points:
         with _noted(problems, f"study {point.study!r}"):
-            if point.run is not None and point.run not in sources:
-                sources[point.run] = _imported(point.run, runs, completion)
-            source = sources[point.run] if point.run is not None else _trained(point, completion)
-            results.append(Result(point.study, point.axes, _account(point, *source, completion)))
+            source = _trained(point, completion) if point.run is None else _imported(point.run, sources, runs, completion)
+            unit = _account(point, *source, completion)
+            if (first := known.setdefault(unit, point)) is not point:
+                raise ConfigError(
+                    f"found{_at(point)} the network that study {first.study!r} has{_at(first)}, expected each network once"
+                )
+            results.append(Result(point.study, point.axes, unit))
     if problems:
         lines = list(problems)
         raise ConfigError(
@@ -113,13 +119,20 @@ def _noted(problems: dict[str, None], where: str) -> Iterator[None]:
         problems[f"{where}: {error}"] = None
 
 
+def _at(point: Point) -> str:
+    """Where in the grid of its study a network stands."""
+    return f" at {', '.join(f'{axis} = {value!r}' for axis, value in point.axes.items())}" if point.axes else ""
+
+
 def _trained(point: Point, completion: Completion) -> Source:
     settings = completion.train(point.data, point.train)
     return Unit("train", settings), settings
 
 
-def _imported(run: str, runs: Mapping[str, str], completion: Completion) -> Source:
-    """A run that was trained before, addressed by its content."""
+def _imported(run: str, known: dict[str, Source], runs: Mapping[str, str], completion: Completion) -> Source:
+    """A run that was trained before, addressed by its content; it is read once, and kept in ``known``."""
+    if run in known:
+        return known[run]
     file = Path(runs.get(run, run)) / "model.safetensors"
     try:
         content = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -127,7 +140,11 @@ def _imported(run: str, runs: Mapping[str, str], completion: Completion) -> Sour
         raise ConfigError(
             f"run {run!r}: found no model at {file} ({error.strerror}); expected a run folder of train, named by --run {run}=PATH"
         ) from error
-    return Unit("run", {"run": run, "sha256": content}), completion.run(file)
+    for other, (unit, _) in known.items():
+        if unit.settings["sha256"] == content:
+            raise ConfigError(f"run {run!r}: found the model of run {other!r} in {file.parent}, expected one name for each")
+    known[run] = Unit("run", {"run": run, "sha256": content}), completion.run(file)
+    return known[run]
 
 
 def _account(point: Point, source: Unit, training: dict[str, Any], completion: Completion) -> Unit:

@@ -215,6 +215,9 @@ def _points(study: _Study, here: str, tables: Mapping[str, type[BaseModel]], pro
     if study.finetune is None and "finetune" in study.grid:
         problems[f"{here}.grid.finetune: found an axis without a table finetune, expected its method there"] = None
     axes = [(table, key, values) for table, keys in study.grid.items() if table in models for key, values in keys.items()]
+    for table, key, values in axes:
+        for again in (value for number, value in enumerate(values) if value in values[:number]):
+            problems[f"{here}.grid.{table}.{key}: found {again!r} twice, expected each value once"] = None
     for chosen in itertools.product(*(values for _, _, values in axes)):
         merged: dict[str, dict[str, Any]] = {
             "train": dict(study.train),

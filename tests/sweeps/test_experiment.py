@@ -116,6 +116,15 @@ def test_a_trained_run_is_addressed_by_its_content(tmp_path: Path) -> None:
     assert units[0] == units[1] != units[2]
     with pytest.raises(ConfigError, match=r"run 'mine': found no model at .*--run mine=PATH"):
         expand(read(text), completion(), {"mine": str(tmp_path / "nowhere")})
+    second = text.replace('name = "small"', "").replace('"snm"', '"percentile"').replace("mine", "yours")
+    with pytest.raises(
+        ConfigError, match=r"study 'percentile': run 'yours': found the model of run 'mine' in .*one name for each"
+    ):
+        expand(read(text + second), completion(), {"mine": str(tmp_path / "a"), "yours": str(tmp_path / "same")})
+    assert (
+        len(expand(read(text + second), completion(), {"mine": str(tmp_path / "a"), "yours": str(tmp_path / "other")}).results)
+        == 2
+    )
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:
@@ -178,6 +187,35 @@ def test_what_does_not_fit_is_said(change: tuple[str, str], message: str) -> Non
 def test_two_studies_of_one_name_are_refused() -> None:
     (line,) = problems(STUDY + STUDY.replace('name = "small"', ""))
     assert line == "study 'snm': found this name twice, expected one name a study"
+
+
+@pytest.mark.parametrize(
+    ("axis", "again"),
+    [
+        ("train.seed = [0, 1, 0]", "found 0 twice"),
+        ("train.weight_decay = [0, 0.001, 0.0]", "found 0.0 twice"),
+        ("train.hidden = [[16], [8, 8], [16]]", "found [16] twice"),
+    ],
+)
+def test_a_value_given_twice_is_refused(axis: str, again: str) -> None:
+    (line,) = problems(STUDY + f"[study.grid]\n{axis}\n")
+    assert line == f"study 'snm'.grid.{axis.partition(' ')[0]}: {again}, expected each value once"
+
+
+def test_a_network_that_two_studies_have_is_refused() -> None:
+    second = STUDY.replace('name = "small"', "").replace('name = "snm"', 'name = "again"')
+    (line,) = problems(STUDY + "grid.train.lr = [0.05, 0.01]\n" + second.replace("epochs = 1", "epochs = 1, lr = 0.05"))
+    assert line == ("study 'again': found the network that study 'snm' has at train.lr = 0.05, expected each network once")
+
+
+def test_an_axis_that_changes_nothing_is_refused() -> None:
+    """AEC answers once: ``simulate.steps`` is no setting of its networks."""
+    aec = STUDY.replace('"snm" }', '"aec", steps = 4 }')
+    (line,) = problems(aec + "grid.simulate.steps = [8, 16]\n")
+    assert line == (
+        "study 'snm': found at simulate.steps = 16 the network that study 'snm' has at simulate.steps = 8, "
+        "expected each network once"
+    )
 
 
 def test_a_file_that_is_no_toml() -> None:
