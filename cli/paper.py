@@ -14,7 +14,6 @@ from sparsespike.backends.bulk import run_blocks
 from sparsespike.backends.native import NativeBackend
 from sparsespike.cli.console import out, print_json, print_prose, print_table
 from sparsespike.cli.options import Data, Json, counted_progress, images_for
-from sparsespike.cli.units import settings_of
 from sparsespike.common.errors import ConfigError
 from sparsespike.common.figures import save_figure
 from sparsespike.common.files import write_text
@@ -24,6 +23,7 @@ from sparsespike.energy.networks import Pair, networks, pairs
 from sparsespike.energy.paperplots import accuracy_frame, accuracy_panels, lag_frame, lag_panels
 from sparsespike.energy.profiles import builtin_profiles, get_profile, load_profiles
 from sparsespike.energy.record import Record, load_records
+from sparsespike.energy.settings import settings_of
 from sparsespike.energy.table2 import describe_missing, sensitivity, table2
 from sparsespike.export.graphfile import load_graph
 

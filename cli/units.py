@@ -159,6 +159,7 @@ def account(unit: Unit, needs: Sequence[Path], desk: Desk, names: Names) -> None
     """Join what the shards counted into a record."""
     from sparsespike.backends.bulk import join
     from sparsespike.energy.record import Record
+    from sparsespike.energy.settings import settings_of
     from sparsespike.export.graphfile import load_graph
     from sparsespike.sweeps.bulkfile import load_bulk
 
@@ -169,32 +170,6 @@ def account(unit: Unit, needs: Sequence[Path], desk: Desk, names: Names) -> None
     labels = load_splits(place(unit.settings["data"], names), names.download).test.labels
     what = settings_of(graph.provenance, unit.settings["data"])
     Record.of(graph, result, labels, answers["correct"], what).save(desk.result / RECORD)
-
-
-def settings_of(provenance: Mapping[str, Any], data: str) -> dict[str, Any]:
-    """The settings that tell a network from others, as its record names them."""
-    training = provenance["training"]
-    tuning = provenance.get("finetuning") or {}
-    conversion = provenance["conversion"]["settings"]
-    return {
-        "dataset": data,
-        "model": training["model"],
-        "hidden": "-".join(map(str, training["hidden"])) if training["model"] == "mlp" else None,
-        "method": provenance["method"] if not tuning else tuning["method"],
-        "sparsity": training["sparsity"],
-        "training": training["method"] if training["sparsity"] else "dense",
-        "topology": training["topology"] if training["sparsity"] else None,
-        "epochs": training["epochs"],
-        "lr": training["lr"],
-        "batch": training["batch"],
-        "seed": training["seed"],
-        "finetune_lr": tuning.get("lr"),
-        "finetune_batch": tuning.get("batch"),
-        "L": conversion.get("levels"),
-        "T": provenance.get("T") if provenance["method"] == "aec" else None,
-        "bits": provenance["bits"],
-        "v_init": conversion.get("v_init"),
-    }
 
 
 @lru_cache(maxsize=1)

@@ -32,11 +32,13 @@ class LagPoint:
     ----------
     network : str
         Its settings.
+    dataset : str
     sparse : bool
     accuracy, masfr : int
     """
 
     network: str
+    dataset: str
     sparse: bool
     accuracy: int
     masfr: int
@@ -52,6 +54,7 @@ class Unsaturated:
     """A network without a lag: accuracy, MASFR or both do not saturate within the T that was run."""
 
     network: str
+    dataset: str
     sparse: bool
     steps: int
     curves: tuple[str, ...]
@@ -72,6 +75,8 @@ class LagSummary:
         Two-sided Mann-Whitney U test between positive lags of sparse and of dense networks.
     left_out : int
         Records of AEC networks, which have no curve over time.
+    datasets : dict of str to LagSummary
+        The same within each data set, if there are several: pooled tests depend on how many networks of each there are.
     """
 
     networks: dict[Group, int]
@@ -84,6 +89,7 @@ class LagSummary:
     wilcoxon_p: dict[Group, float | None]
     mann_whitney_p: float | None
     left_out: int
+    datasets: dict[str, LagSummary]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, with the paper's p values beside ours."""
@@ -107,6 +113,15 @@ class LagSummary:
             f"{_number(self.mean_positive_lag_steps['dense'])} steps dense (paper: sparse higher); two-sided Mann-Whitney U: "
             f"p = {_number(self.mann_whitney_p)} (paper {PAPER_MANN_WHITNEY:g})"
         )
+        for name, part in self.datasets.items():
+            p = ", ".join(f"{_number(part.wilcoxon_p[group])} {group}" for group in GROUPS)
+            signs = f"{part.positive['all']} positive, {part.zero['all']} zero, {part.negative['all']} negative"
+            means = " steps sparse, ".join(_number(part.mean_positive_lag_steps[group]) for group in ("sparse", "dense"))
+            lines.append(
+                f"{name} alone: {part.networks['all']} networks with a lag ({signs}), mean {_number(part.mean_lag_steps['all'])} "
+                f"steps; Wilcoxon p = {p}; positive lags: mean {means} steps dense, Mann-Whitney "
+                f"p = {_number(part.mann_whitney_p)}"
+            )
         if self.left_out:
             lines.append(f"{self.left_out} records of AEC networks left out: they have no curve over time")
         return "\n".join(lines)
@@ -133,8 +148,14 @@ class LagStudy:
         lags = [point.lag for point in self.points if _belongs(point.sparse, group)]
         return np.array([lag for lag in lags if lag > 0 or not positive], np.int64)
 
+    def of(self, dataset: str) -> LagStudy:
+        """The networks of one data set."""
+        points = tuple(point for point in self.points if point.dataset == dataset)
+        return LagStudy(points=points, unsaturated=tuple(u for u in self.unsaturated if u.dataset == dataset), left_out=0)
+
     def summary(self) -> LagSummary:
-        """The statistics of section 3.3."""
+        """The statistics of section 3.3, over all networks and within each data set."""
+        datasets = sorted({point.dataset for point in self.points} | {each.dataset for each in self.unsaturated})
         lags = {group: self.lags(group) for group in GROUPS}
         later = {group: self.lags(group, positive=True) for group in GROUPS}
         return LagSummary(
@@ -148,6 +169,7 @@ class LagStudy:
             wilcoxon_p={group: wilcoxon_p(lags[group]) for group in GROUPS},
             mann_whitney_p=mann_whitney_p(later["sparse"], later["dense"]),
             left_out=self.left_out,
+            datasets={name: self.of(name).summary() for name in datasets} if len(datasets) > 1 else {},
         )
 
 
@@ -170,12 +192,13 @@ def lag_study(records: Iterable[Record], over: Over = "hidden") -> LagStudy:
         if record.slots is not None:
             left_out += 1
             continue
+        named: Any = {"network": record.describe(), "dataset": str(record.what["dataset"]), "sparse": record.sparse}
         accuracy, masfr = record.accuracy_saturation(), record.masfr_saturation(over)
         if accuracy is not None and masfr is not None:
-            points.append(LagPoint(network=record.describe(), sparse=record.sparse, accuracy=accuracy.end, masfr=masfr.end))
+            points.append(LagPoint(**named, accuracy=accuracy.end, masfr=masfr.end))
         else:
             curves = tuple(name for name, found in (("accuracy", accuracy), ("MASFR", masfr)) if found is None)
-            unsaturated.append(Unsaturated(network=record.describe(), sparse=record.sparse, steps=record.steps, curves=curves))
+            unsaturated.append(Unsaturated(**named, steps=record.steps, curves=curves))
     if not points and not unsaturated:
         raise ConfigError(f"lag study: found no record of a rate method ({left_out} of AEC), expected QCFS, SNM or another")
     return LagStudy(points=tuple(points), unsaturated=tuple(unsaturated), left_out=left_out)

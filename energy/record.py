@@ -296,8 +296,8 @@ class Record:
         return charge(self.entries(cut), activities, model or EnergyModel())
 
     def describe(self) -> str:
-        """The settings on one line."""
-        return ", ".join(f"{key} = {value}" for key, value in self.what.items())
+        """The settings that it has, on one line."""
+        return ", ".join(f"{key} = {value}" for key, value in self.what.items() if value is not None)
 
     def to_json(self) -> str:
         """The record as JSON text."""

@@ -193,14 +193,14 @@ def sensitivity(pairs: Iterable[Pair], profiles: Mapping[str, Profile], model: E
 
 
 def _at_equal_time(pair: Pair, model: EnergyModel) -> float | None:
-    """The reduction in percent if both networks ran for the dense one's T; None if the sparse one was not run for it."""
+    """The reduction in percent if both networks ran for the later of their two T; None if one was not run for it."""
     if pair.dense is None or pair.sparse is None:
         return None
-    dense = pair.dense.operating
-    sparse = pair.sparse.record_at(dense.time)
-    if sparse is None:
+    later = max(pair.dense.operating, pair.sparse.operating, key=lambda at: at.time)
+    dense, sparse = pair.dense.record_at(later.time), pair.sparse.record_at(later.time)
+    if dense is None or sparse is None:
         return None
-    energies = dense.record.energy(dense.steps, model), sparse.energy(dense.steps, model)
+    energies = dense.energy(later.steps, model), sparse.energy(later.steps, model)
     return float(100 * Saving(dense=energies[0], sparse=energies[1]).fraction)
 
 

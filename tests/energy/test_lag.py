@@ -12,6 +12,7 @@ from sparsespike.common.errors import ConfigError
 from sparsespike.energy.lag import (
     LagPoint,
     LagStudy,
+    Unsaturated,
     lag_density,
     lag_study,
     mann_whitney_p,
@@ -46,8 +47,8 @@ def made(record, correct, spikes, sparsity=0.0, **what):
     )
 
 
-def points(*lags, sparse=False):
-    return [LagPoint(network="", sparse=sparse, accuracy=20 + lag, masfr=20) for lag in lags]
+def points(*lags, sparse=False, dataset="digits"):
+    return [LagPoint(network="", dataset=dataset, sparse=sparse, accuracy=20 + lag, masfr=20) for lag in lags]
 
 
 def test_study_of_records(record):
@@ -136,3 +137,19 @@ def test_summary_by_hand():
     nothing = LagStudy(points=(), unsaturated=(), left_out=0).summary()
     assert (nothing.mann_whitney_p, nothing.wilcoxon_p["all"], nothing.mean_lag_steps["all"]) == (None, None, None)
     assert "p = none" in nothing.describe()
+
+
+def test_summary_within_each_data_set():
+    digits, cifar = points(-2, 0, -1, -3), points(4, 6, 8, sparse=True, dataset="cifar10") + points(5, dataset="cifar10")
+    never = Unsaturated(network="", dataset="cifar10", sparse=True, steps=64, curves=("MASFR",))
+    summary = LagStudy(points=(*digits, *cifar), unsaturated=(never,), left_out=1).summary()
+    alone = LagStudy(points=tuple(cifar), unsaturated=(never,), left_out=0).summary()
+    assert summary.datasets == {
+        "cifar10": alone,
+        "digits": LagStudy(points=tuple(digits), unsaturated=(), left_out=0).summary(),
+    }
+    assert alone.datasets == {}
+    assert summary.datasets["digits"].wilcoxon_p["all"] == 1.0
+    assert summary.to_dict()["datasets"]["cifar10"]["unsaturated"] == {"all": 1, "dense": 0, "sparse": 1}
+    assert "digits alone: 4 networks with a lag (0 positive, 1 zero, 3 negative), mean -1.5 steps" in summary.describe()
+    assert "positive lags: mean 6 steps sparse, 5 steps dense, Mann-Whitney p = " in summary.describe()

@@ -61,8 +61,10 @@ def test_figure_2_needs_networks():
 @pytest.fixture
 def study():
     times = [(20, 15, False), (20, 15, False), (18, 14, False), (12, 14, False), (30, 12, True), (25, 12, True)]
-    points = [LagPoint(network=str(i), sparse=sparse, accuracy=a, masfr=m) for i, (a, m, sparse) in enumerate(times)]
-    never = Unsaturated(network="never", sparse=True, steps=64, curves=("accuracy", "MASFR"))
+    points = [
+        LagPoint(network=str(i), dataset="digits", sparse=sparse, accuracy=a, masfr=m) for i, (a, m, sparse) in enumerate(times)
+    ]
+    never = Unsaturated(network="never", dataset="digits", sparse=True, steps=64, curves=("accuracy", "MASFR"))
     return LagStudy(points=tuple(points), unsaturated=(never,), left_out=0)
 
 

@@ -76,17 +76,18 @@ def lag_blocks(records: Sequence[Record]) -> list[Block]:
             ),
             rows=tuple(
                 (
-                    group,
-                    summary.networks[group],
-                    summary.positive[group],
-                    summary.zero[group],
-                    summary.negative[group],
-                    summary.unsaturated[group],
-                    summary.mean_lag_steps[group],
-                    summary.mean_positive_lag_steps[group],
-                    summary.wilcoxon_p[group],
-                    PAPER_WILCOXON[group],
+                    f"{dataset} {group}".lstrip(),
+                    part.networks[group],
+                    part.positive[group],
+                    part.zero[group],
+                    part.negative[group],
+                    part.unsaturated[group],
+                    part.mean_lag_steps[group],
+                    part.mean_positive_lag_steps[group],
+                    part.wilcoxon_p[group],
+                    None if dataset else PAPER_WILCOXON[group],
                 )
+                for dataset, part in {"": summary, **summary.datasets}.items()
                 for group in GROUPS
             ),
             note="Mann-Whitney U, two-sided, positive lags of sparse against dense networks: the paper has "
