@@ -165,12 +165,11 @@ def check_steps(where: str, graph: SpikingGraph, steps: int) -> None:
     Raises
     ------
     BackendError
-        If it is below 1 or, for an AEC graph, not the length of its tables.
+        If it is no whole number of at least 1 or, for an AEC graph, not the length of its tables.
     MembraneOverflowError
         If a membrane of an AEC graph could reach the threshold of a disabled slot.
     """
-    if steps < 1:
-        raise BackendError(f"{where}: found steps = {steps}, expected at least 1")
+    check_count(where, "steps", steps)
     if graph.slots is None:
         return
     if steps != graph.slots:
@@ -184,6 +183,19 @@ def check_steps(where: str, graph: SpikingGraph, steps: int) -> None:
                 f"{where}: the membrane of population {name!r} can reach {bound.membrane}, expected less than 2^53; convert with "
                 "fewer bits"
             )
+
+
+def check_count(where: str, name: str, value: int) -> None:
+    """Refuse what is no whole number of at least 1.
+
+    Raises
+    ------
+    BackendError
+    """
+    if not isinstance(value, int | np.integer):
+        raise BackendError(f"{where}: found {name} = {value!r}, expected a whole number")
+    if value < 1:
+        raise BackendError(f"{where}: found {name} = {value}, expected at least 1")
 
 
 def updates(graph: SpikingGraph, images: int, steps: int) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.int64]]]:

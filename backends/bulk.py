@@ -10,8 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sparsespike.backends.base import Backend, Counting, InputMode, RunResult, SpikeCounts
-from sparsespike.common.errors import BackendError
+from sparsespike.backends.base import Backend, Counting, InputMode, RunResult, SpikeCounts, check_count
+from sparsespike.common.errors import BackendError, GraphError
 from sparsespike.export.graph import Key, SpikingGraph
 
 
@@ -125,9 +125,12 @@ def run_blocks(
     GraphError
         If the inputs do not fit the graph.
     """
-    if block < 1:
-        raise BackendError(f"run_blocks: found block = {block}, expected at least 1")
-    if len(inputs) == 0:
+    check_count("run_blocks", "block", block)
+    try:
+        images = len(inputs)
+    except TypeError as error:
+        raise GraphError(f"run_blocks: found inputs {inputs!r}, expected integers of shape {graph.expected_inputs}") from error
+    if images == 0:
         raise BackendError("run_blocks: found no images, expected at least one")
     run = backend.run_reduced if isinstance(backend, ReducingBackend) else partial(run_in_blocks, backend)
     return join(run(graph, inputs, steps, block=block, input=input, progress=progress))

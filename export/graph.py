@@ -11,7 +11,6 @@ unit delays; a projection's delay there is ``depth(post) - depth(pre)``.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -224,22 +223,41 @@ class SpikingGraph:
         depths = self.depth[post] - self.depth[pre]
         return depths if self.slots is None else (depths - 1) * self.slots
 
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes that an image may have: (N,), and that of the input population."""
+        return tuple(dict.fromkeys([(self.input.size,), self.input.shape]))
+
+    @property
+    def expected_inputs(self) -> str:
+        """Shapes of inputs in words, such as "(images, 64) or (images, 1, 8, 8)"."""
+        return " or ".join(f"(images, {', '.join(map(str, shape))})" for shape in self.input_shapes)
+
     def check_inputs(self, inputs: NDArray[Any]) -> NDArray[np.int64]:
         """Inputs as an int64 array of shape (B, N), after checking them against the input population.
+
+        Other shapes of as many values are refused: channels-last images, say, would be read in another order.
+
+        Parameters
+        ----------
+        inputs : integer array, shape (B, N) or (B, C, y, x)
 
         Raises
         ------
         GraphError
             If they are not integers, have the wrong shape or leave ``value_range``.
         """
-        array = np.asarray(inputs)
+        try:
+            array = np.asarray(inputs)
+        except ValueError as error:
+            raise GraphError(
+                f"inputs: found what numpy makes no array of ({error}), expected integers of shape {self.expected_inputs}"
+            ) from error
         if array.dtype.kind not in "iu":
             raise GraphError(f"inputs: found dtype {array.dtype}, expected integers (pixels or quantised features)")
-        flat = array.reshape(len(array), math.prod(array.shape[1:])) if array.ndim > 1 else array
-        if flat.ndim != 2 or flat.shape[1] != self.input.size:
-            raise GraphError(
-                f"inputs: found shape {array.shape}, expected (images, {self.input.size}) or (images, *{self.input.shape})"
-            )
+        if array.ndim == 0 or array.shape[1:] not in self.input_shapes:
+            raise GraphError(f"inputs: found shape {array.shape}, expected {self.expected_inputs}")
+        flat = array.reshape(len(array), self.input.size)
         low, high = self.input.value_range or (0, 0)
         if flat.size and (flat.min() < low or flat.max() > high):
             raise GraphError(

@@ -72,6 +72,8 @@ def _program(plan: Plan) -> Iterator[str]:
         digest=graph.digest(),
         default=default,
         data=DATA,
+        shapes=graph.input_shapes,
+        expected=graph.expected_inputs,
         size=graph.input.size,
         low=low,
         high=high,
@@ -202,7 +204,7 @@ _HEAD = '''"""A spiking network of {populations} populations and {synapses} syna
 
     python run.py inputs.npy --steps 32 --out results.npz
 
-``inputs.npy`` holds integers of shape (images, ...), {low}..{high}. Beside this file lies ``{data}`` (weights, thresholds ...).
+``inputs.npy`` holds integers of shape {expected}, {low}..{high}. Beside this file lies ``{data}`` (weights, thresholds ...).
 ``results.npz`` will hold
 
     readout                     (images, steps, classes)    membranes of the readout after each step
@@ -225,7 +227,7 @@ import numpy as np
 from brian2 import second
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("inputs", type=Path, help="integers, shape (images, ...), as .npy")
+parser.add_argument("inputs", type=Path, help="integers, shape {expected}, as .npy")
 parser.add_argument("--steps", type=int, {default}, help="steps of every population")
 parser.add_argument("--out", type=Path, default=Path("results.npz"))
 parser.add_argument("--target", default="numpy", choices=["numpy", "cython"], help="Brian2's code generation")
@@ -233,8 +235,8 @@ arguments = parser.parse_args()
 steps = arguments.steps
 data = np.load(Path(__file__).with_name("{data}"))
 images = np.load(arguments.inputs)
-if steps < 1 or images.dtype.kind not in "iu" or len(images) == 0 or images[0].size != {size}:
-    parser.error(f"found {{steps}} steps and inputs {{images.dtype}} {{images.shape}}; expected integers, (images, {size})")
+if steps < 1 or images.dtype.kind not in "iu" or images.shape[1:] not in {shapes} or len(images) == 0:
+    parser.error(f"found {{steps}} steps and inputs {{images.dtype}} {{images.shape}}; expected integers, {expected}")
 if images.min() < {low} or images.max() > {high}:
     parser.error(f"found inputs {{images.min()}}..{{images.max()}}, expected {low}..{high}")
 images = images.reshape(len(images), {size})

@@ -57,6 +57,7 @@ def write_program(graph: SpikingGraph, folder: Path, model: Model = "floating_pt
         "model": model,
         "slots": graph.slots,
         "value_range": graph.input.value_range,
+        "input_shapes": graph.input_shapes,
         "limit": WORD_LIMIT if fixed else EXACT - 1,
         "unreachable": UNREACHABLE if fixed else EXACT,
         "shift": layout.shifts[graph.readout.name] if layout is not None else 0,

@@ -97,7 +97,7 @@ def write_stock_program(graph: SpikingGraph, folder: Path) -> list[Path]:
         arrays |= {f"projection/{k}/{field}": getattr(csr, field).astype(np.int64) for field in ("pointers", "indices", "values")}
     low, high = graph.input.value_range or (0, 0)
     description = {
-        "input": {"size": graph.input.size, "low": low, "high": high},
+        "input": {"size": graph.input.size, "shapes": graph.input_shapes, "low": low, "high": high},
         "populations": [
             {
                 "name": name,

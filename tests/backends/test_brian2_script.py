@@ -81,6 +81,9 @@ def test_exported_program_refuses_what_does_not_fit(tmp_path: Path) -> None:
     write_script(graph, tmp_path)
     for wrong, options, message in (
         (inputs * 100, (), "found inputs -300..900, expected -3..9"),
+        (inputs[:, None], (), "inputs int64 (5, 1, 2); expected integers, (images, 2)"),
+        (np.int64(3), (), "inputs int64 (); expected integers, (images, 2)"),
+        (inputs[:0], (), "inputs int64 (0, 2); expected"),
         (inputs, ("--steps", 4), "invalid choice: 4"),
     ):
         done = run_exported(tmp_path, wrong, *options)

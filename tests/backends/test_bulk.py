@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from sparsespike.backends.bulk import run_blocks
 from sparsespike.backends.native import NativeBackend
 from sparsespike.backends.testing import CASES
-from sparsespike.common.errors import BackendError
+from sparsespike.common.errors import BackendError, GraphError
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 100])
@@ -54,3 +56,25 @@ def test_wrong_arguments() -> None:
         run_blocks(NativeBackend(), graph, inputs, steps, block=0)
     with pytest.raises(BackendError, match="found no images"):
         run_blocks(NativeBackend(), graph, inputs[:0], steps)
+
+
+@pytest.mark.parametrize("counting", ["measured", "computed"])
+def test_what_is_no_array_of_integers_is_refused_by_name(counting: str) -> None:
+    graph, inputs, steps = CASES["no_hidden"]()
+    backend = NativeBackend(counting=counting)
+    with pytest.raises(BackendError, match=r"found block = 2\.5, expected a whole number"):
+        run_blocks(backend, graph, inputs, steps, block=2.5)
+    for steps_found in (2.0, "3", None):
+        for run in (backend.run, partial(run_blocks, backend)):
+            with pytest.raises(BackendError, match=f"found steps = {steps_found!r}, expected a whole number"):
+                run(graph, inputs, steps_found)
+    for found, message in (
+        (None, "inputs None"),
+        (5, "inputs 5"),
+        (np.array(5), r"inputs array\(5\)"),
+    ):
+        with pytest.raises(GraphError, match=f"run_blocks: found {message}, expected integers of shape \\(images, 2\\)"):
+            run_blocks(backend, graph, found, steps)
+    with pytest.raises(GraphError, match="inputs: found what numpy makes no array of"):
+        run_blocks(backend, graph, [[1, 2], [3]], steps)
+    assert run_blocks(backend, graph, inputs, np.int64(steps)).predictions.shape == (len(inputs), steps)

@@ -90,6 +90,7 @@ def test_program_refuses_wrong_inputs_and_leaves_nothing_running(tmp_path):
     for values, more, message in (
         (inputs.astype(float), "", "inputs: found float64 of shape (5, 2), expected integers (images, 2)"),
         (inputs[:, :1], "", "inputs: found int64 of shape (5, 1), expected integers (images, 2)"),
+        (inputs[:, None], "", "inputs: found int64 of shape (5, 1, 2), expected integers (images, 2)"),
         (inputs + 100, "", "inputs: expected at least one image, and values in -3..9"),
         (inputs, f" --steps {steps + 1}", f"steps: found {steps + 1}, expected {steps}"),
     ):

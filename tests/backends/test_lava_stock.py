@@ -76,6 +76,17 @@ def test_stock_program_equals_the_reference(tmp_path):
                 assert expected.rasters[each].any()
 
 
+def test_stock_program_refuses_images_in_another_order(tmp_path):
+    image = Population(name="input", shape=(2, 3, 4), kind="input", value_range=(0, 7))
+    readout = Population(name="readout", shape=(2,), kind="readout")
+    weights = CSRConnection.from_scipy(np.arange(2, 50).reshape(24, 2) * 2)
+    write_stock_program(SpikingGraph([image, readout], [Projection("input", "readout", weights)]), tmp_path)
+    np.save(tmp_path / "in.npy", np.zeros((1, 3, 4, 2), int))
+    code, error = run_program([f"{tmp_path}/run.py {tmp_path}/in.npy --steps 2 --out {tmp_path}/out.npz"])
+    assert code == 1
+    assert "found int64 of shape (1, 3, 4, 2), expected integers (images, 24) or (images, 2, 3, 4), steps >= 1" in error
+
+
 @pytest.mark.parametrize(
     ("case", "reasons"),
     [

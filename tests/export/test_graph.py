@@ -107,7 +107,7 @@ def test_a_convolution_must_fit_both_shapes() -> None:
 
 def test_inputs(skip: SpikingGraph) -> None:
     assert skip.check_inputs(np.array([[7, -2, 0]], np.int8)).dtype == np.int64
-    assert skip.check_inputs(np.zeros((2, 1, 1, 3), np.uint8)).shape == (2, 3)
+    assert skip.check_inputs(np.zeros((2, 3), np.uint8)).shape == (2, 3)
     assert skip.check_inputs(np.zeros((0, 3), int)).shape == (0, 3)
 
 
@@ -116,6 +116,10 @@ def test_inputs(skip: SpikingGraph) -> None:
     [
         (np.zeros((1, 3)), "inputs: found dtype float64, expected integers"),
         (np.zeros(3, int), "inputs: found shape (3,), expected (images, 3)"),
+        (5, "inputs: found shape (), expected (images, 3)"),
+        (None, "inputs: found dtype object, expected integers"),
+        ([[1, 2, 3], [1, 2]], "inputs: found what numpy makes no array of (setting an array element with a sequence."),
+        (np.zeros((2, 1, 1, 3), int), "inputs: found shape (2, 1, 1, 3), expected (images, 3)"),
         (np.zeros((1, 4), int), "inputs: found shape (1, 4), expected (images, 3)"),
         (np.array([[0, 0, 8]]), "inputs: found values 0..8, expected -2..7 (value_range of 'in')"),
         (np.array([[0, 0, -3]]), "inputs: found values -3..0, expected -2..7"),
@@ -125,6 +129,19 @@ def test_input_faults(skip: SpikingGraph, inputs: np.ndarray, message: str) -> N
     with pytest.raises(GraphError) as caught:
         skip.check_inputs(inputs)
     assert message in str(caught.value)
+
+
+def test_images_have_the_shape_of_the_input_or_none_at_all() -> None:
+    """Channels-last images have as many values, and are not the same ones once they are laid out flat."""
+    images = Population(name="in", shape=(2, 6, 5), kind="input", value_range=(0, 255))
+    graph = SpikingGraph([images, readout()], [Projection("in", "out", dense(60, 2))])
+    values = np.arange(180).reshape(3, 2, 6, 5)
+    assert np.array_equal(graph.check_inputs(values), np.arange(180).reshape(3, 60))
+    assert np.array_equal(graph.check_inputs(values.reshape(3, 60)), np.arange(180).reshape(3, 60))
+    for wrong in (values.transpose(0, 2, 3, 1), values.reshape(3, 2, 30), values[..., None], values[0]):
+        with pytest.raises(GraphError) as caught:
+            graph.check_inputs(wrong)
+        assert str(caught.value) == f"inputs: found shape {wrong.shape}, expected (images, 60) or (images, 2, 6, 5)"
 
 
 # --- digest -----------------------------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
     python run.py inputs.npy --steps 32 --out results.npz
 
-``inputs.npy`` holds integers of shape (images, ...), within the network's range. Beside this file lie ``network.json`` (the
-populations and projections) and ``network.npz`` (their arrays). ``results.npz`` will hold
+``inputs.npy`` holds integers of shape (images, neurons), or of the shape that the network's input has, within its range. Beside
+this file lie ``network.json`` (the populations and projections) and ``network.npz`` (their arrays). ``results.npz`` will hold
 
     readout                     (images, steps, classes)    membranes of the readout after each step
     predictions                 (images,)                   argmax of the last of them
@@ -270,10 +270,11 @@ def run(folder: Path, inputs: Ints, steps: int) -> dict[str, Ints]:
 
 def checked(network: dict[str, Any], inputs: NDArray[Any], steps: int | None) -> tuple[Ints, int]:
     """Inputs as (images, neurons), and the number of steps, or an end with a message."""
-    source = network["populations"][0]
     low, high = network["value_range"]
-    if inputs.dtype.kind not in "iu" or inputs.ndim < 2 or math.prod(inputs.shape[1:]) != source["size"]:
-        raise SystemExit(f"inputs: found {inputs.dtype} of shape {inputs.shape}, expected integers (images, {source['size']})")
+    shapes = network["input_shapes"]
+    if inputs.dtype.kind not in "iu" or list(inputs.shape[1:]) not in shapes:
+        expected = " or ".join(f"(images, {', '.join(map(str, shape))})" for shape in shapes)
+        raise SystemExit(f"inputs: found {inputs.dtype} of shape {inputs.shape}, expected integers {expected}")
     if len(inputs) == 0 or inputs.min() < low or inputs.max() > high:
         raise SystemExit(f"inputs: expected at least one image, and values in {low}..{high}")
     slots = network["slots"]
@@ -286,7 +287,7 @@ def checked(network: dict[str, Any], inputs: NDArray[Any], steps: int | None) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("inputs", type=Path, help="integers, shape (images, ...), as .npy")
+    parser.add_argument("inputs", type=Path, help="integers, shape (images, neurons), as .npy")
     parser.add_argument("--steps", type=int, help="steps of every population")
     parser.add_argument("--out", type=Path, default=Path("results.npz"))
     arguments = parser.parse_args()

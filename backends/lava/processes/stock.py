@@ -2,8 +2,8 @@
 
     python run.py inputs.npy --steps 32 --out results.npz
 
-``inputs.npy`` holds integers of shape (images, ...), within the network's range. Beside this file lie ``network.json`` (the
-populations and projections) and ``network.npz`` (their arrays). ``results.npz`` will hold
+``inputs.npy`` holds integers of shape (images, neurons), or of the shape that the network's input has, within its range. Beside
+this file lie ``network.json`` (the populations and projections) and ``network.npz`` (their arrays). ``results.npz`` will hold
 
     readout                (images, classes)          membranes of the readout after the last step
     predictions            (images,)                  argmax of them
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import traceback
 from pathlib import Path
@@ -49,6 +48,7 @@ class Network:
     def __init__(self, folder: Path) -> None:
         description = json.loads((folder / "network.json").read_text())
         self.size, self.low, self.high = (description["input"][name] for name in ("size", "low", "high"))
+        self.shapes: list[list[int]] = description["input"]["shapes"]
         self.populations: list[dict[str, Any]] = description["populations"]
         self.projections: list[dict[str, Any]] = description["projections"]
         with np.load(folder / "network.npz") as archive:
@@ -149,7 +149,7 @@ def register(words: Ints, name: str) -> tuple[NDArray[np.int32], NDArray[np.int3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("inputs", type=Path, help="integers, shape (images, ...), as .npy")
+    parser.add_argument("inputs", type=Path, help="integers, shape (images, neurons), as .npy")
     parser.add_argument("--steps", type=int, required=True, help="steps of every population")
     parser.add_argument("--out", type=Path, default=Path("results.npz"))
     parser.add_argument("--spikes", action="store_true", help="record all spikes")
@@ -157,8 +157,9 @@ def main() -> None:
     arguments = parser.parse_args()
     network = Network(Path(__file__).parent)
     images = np.load(arguments.inputs)
-    if images.dtype.kind not in "iu" or images.ndim < 2 or math.prod(images.shape[1:]) != network.size or arguments.steps < 1:
-        raise SystemExit(f"found {images.dtype} of shape {images.shape}, expected integers (images, {network.size}), steps >= 1")
+    if images.dtype.kind not in "iu" or list(images.shape[1:]) not in network.shapes or arguments.steps < 1:
+        shapes = " or ".join(f"(images, {', '.join(map(str, shape))})" for shape in network.shapes)
+        raise SystemExit(f"found {images.dtype} of shape {images.shape}, expected integers {shapes}, steps >= 1")
     if len(images) == 0 or images.min() < network.low or images.max() > network.high:
         raise SystemExit(f"inputs: expected at least one image, and values in {network.low}..{network.high}")
     names = [population["name"] for population in network.populations[:-1]]
