@@ -12,7 +12,7 @@ from sparsespike.energy.record import Record
 
 
 def table(records: Iterable[tuple[Mapping[str, Any], Record]], model: EnergyModel | None = None) -> pd.DataFrame:
-    """A row for each record.
+    """A row for each record: what it starts with, the settings that some record has, what was measured.
 
     Accuracy saturates, and energy is charged, at the end of the window of the paper's rule (section 2.3); a network that does not
     saturate within its steps, and one of AEC, which answers once, is charged for all of them.
@@ -24,16 +24,17 @@ def table(records: Iterable[tuple[Mapping[str, Any], Record]], model: EnergyMode
     model : EnergyModel, optional
         How counts are charged; the paper's profile by default.
     """
-    return pd.DataFrame([{**first, **_row(record, model)} for first, record in records])
+    rows = [(first, record.what, _measured(record, model)) for first, record in records]
+    present = {name: None for _, what, _ in rows for name, value in what.items() if value is not None}
+    return pd.DataFrame([{**first, **{name: what.get(name) for name in present}, **measured} for first, what, measured in rows])
 
 
-def _row(record: Record, model: EnergyModel | None) -> dict[str, Any]:
+def _measured(record: Record, model: EnergyModel | None) -> dict[str, Any]:
     answers_once = record.slots is not None
     accuracy = None if answers_once else record.accuracy_saturation()
     rate = None if answers_once else record.masfr_saturation()
     charged = record.steps if accuracy is None else accuracy.end
     return {
-        **record.what,
         "images": record.images,
         "steps": record.steps,
         "ann_accuracy_%": float(100 * record.ann_accuracy),
