@@ -37,5 +37,5 @@ def test_settings_that_some_network_has_stand_before_what_was_measured() -> None
     assert frame.columns[: len(settings) + 1].tolist() == [*settings, "images"]
     assert "topology" not in frame
     first, second = as_csv(frame).splitlines()[1:]
-    assert first.startswith("a,made,mlp,snm,0,,,2,20,50.0,")
-    assert second.startswith("b,made,mlp,snm,0,8,0.1,2,20,50.0,")
+    assert first.startswith("a,made,mlp,snm,0,,,2,20,50,100,")
+    assert second.startswith("b,made,mlp,snm,0,8,0.1,2,20,50,100,")
