@@ -127,6 +127,10 @@ def table(
     if target is not None and target.suffix not in (".csv", ".md"):
         raise ConfigError(f"--out {target}: found the ending {target.suffix!r}, expected .csv or .md")
     frame = results(SweepFolder(folder))
+    if frame.empty and not as_json:
+        raise ConfigError(
+            f"sweep in {folder}: found no finished network, expected at least one; see sparsespike sweep status {folder}"
+        )
     if as_json:
         print_json(frame.to_dict(orient="records"))
     elif target is None:
@@ -157,7 +161,7 @@ def _plan(file: Path, names: Names) -> tuple[Experiment, Plan]:
     from sparsespike.sweeps.expand import expand
 
     experiment = read_experiment(file, *tables())
-    return experiment, expand(experiment, completion(), names.runs)
+    return experiment, expand(experiment, completion(names.data), names.runs)
 
 
 def _save_plan(folder: SweepFolder, plan: Plan, names: Names) -> None:
@@ -244,5 +248,5 @@ def _print_status(folder: SweepFolder) -> None:
         out.print(f"[bold]{failure['unit']}[/]: {escape(failure['message'])}", highlight=False)
     if found["failures"]:
         out.print("Tracebacks are in failures/; sweep run --retry-failed tries these again.", highlight=False)
-    if not totals[3]:
+    if found["networks"]["done"] and not totals[3]:
         out.print(f"Next: sparsespike sweep table {found['folder']}", highlight=False, markup=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -20,7 +20,7 @@ from sparsespike.common.errors import ConfigError, ModelError
 from sparsespike.common.files import write_text
 from sparsespike.sweeps.execute import Names, Work
 from sparsespike.sweeps.expand import Completion
-from sparsespike.sweeps.experiment import table_model
+from sparsespike.sweeps.experiment import nearest, table_model
 from sparsespike.sweeps.folder import Desk
 from sparsespike.sweeps.units import Unit
 
@@ -43,8 +43,8 @@ def tables() -> tuple[type[BaseModel], type[BaseModel]]:
     return table_model("train", train), table_model("finetune", finetune)
 
 
-def completion() -> Completion:
-    """How the settings of training and fine-tuning are made whole."""
+def completion(data: Mapping[str, str] | None = None) -> Completion:
+    """How the settings of training and fine-tuning are made whole, and what names of data sets may stand for."""
     from sparsespike.ann.config import TrainConfig
     from sparsespike.ann.finetune_config import FinetuneConfig
 
@@ -53,7 +53,24 @@ def completion() -> Completion:
             raise ConfigError("finetune.method: found nothing, expected cs-qcfs or aec")
         return FinetuneConfig.of_run("", TrainConfig.from_dict(dict(training)), **given).to_dict()
 
-    return Completion(train=lambda data, given: TrainConfig(data=data, **given).to_dict(), finetune=finetune, run=_training_of)
+    return Completion(
+        data=partial(_require_data, data or {}),
+        train=lambda data, given: TrainConfig(data=data, **given).to_dict(),
+        finetune=finetune,
+        run=_training_of,
+    )
+
+
+def _require_data(known: Mapping[str, str], name: str) -> None:
+    from sparsespike.ann.data import NAMES, SUBSET
+
+    meant = known.get(name, name)
+    if SUBSET.fullmatch(meant) or not (meant in NAMES or meant.startswith("imagefolder:")):
+        found = f"--data {name}={meant}" if name in known else repr(name)
+        raise ConfigError(
+            f"data: found {found}{nearest(meant, NAMES)}, expected {', '.join(NAMES)} or a name of your own, given its meaning "
+            f"by --data {name}=imagefolder:PATH"
+        )
 
 
 def _training_of(model: Path) -> dict[str, Any]:
@@ -141,7 +158,7 @@ def convert(unit: Unit, needs: Sequence[Path], desk: Desk, names: Names) -> None
 
 
 def simulate(unit: Unit, needs: Sequence[Path], desk: Desk, names: Names) -> None:
-    """Run a graph on its share of the test images."""
+    """Run a graph on its share of the test images; a shard more than there are images has nothing to count, and no file."""
     from sparsespike.backends.bulk import run_blocks
     from sparsespike.backends.native import NativeBackend
     from sparsespike.export.graphfile import load_graph
@@ -151,8 +168,9 @@ def simulate(unit: Unit, needs: Sequence[Path], desk: Desk, names: Names) -> Non
     graph = load_graph(needs[0] / GRAPH)
     images = load_splits(place(settings["data"], names), names.download).test.images
     part = images[part_of(len(images), settings["shard"], settings["shards"])]
-    backend = NativeBackend(threads=1, counting="computed")
-    save_bulk(desk.result / COUNTS, run_blocks(backend, graph, part.reshape(len(part), -1), graph.slots or settings["steps"]))
+    if len(part):
+        backend = NativeBackend(threads=1, counting="computed")
+        save_bulk(desk.result / COUNTS, run_blocks(backend, graph, part.reshape(len(part), -1), graph.slots or settings["steps"]))
 
 
 def account(unit: Unit, needs: Sequence[Path], desk: Desk, names: Names) -> None:
@@ -166,7 +184,7 @@ def account(unit: Unit, needs: Sequence[Path], desk: Desk, names: Names) -> None
     graph_folder, answers_folder, *shards = needs
     graph = load_graph(graph_folder / GRAPH)
     answers = json.loads((answers_folder / ANSWERS).read_text(encoding="utf-8"))
-    result = join([load_bulk(shard / COUNTS) for shard in shards])
+    result = join([load_bulk(file) for shard in shards if (file := shard / COUNTS).exists()])
     labels = load_splits(place(unit.settings["data"], names), names.download).test.labels
     what = settings_of(graph.provenance, unit.settings["data"])
     Record.of(graph, result, labels, answers["correct"], what).save(desk.result / RECORD)

@@ -59,6 +59,8 @@ class Completion:
 
     Attributes
     ----------
+    data : callable
+        Raises ConfigError for a name that stands for no data set.
     train : callable
         All settings of a training run, from the data set's name and those given; raises ConfigError.
     finetune : callable
@@ -67,6 +69,7 @@ class Completion:
         The settings that a trained run, given by its model file, was trained with, and the activation that it ended with.
     """
 
+    data: Callable[[str], None]
     train: Callable[[str, Settings], dict[str, Any]]
     finetune: Callable[[Settings, Settings], dict[str, Any]]
     run: Callable[[Path], dict[str, Any]]
@@ -95,6 +98,7 @@ def expand(experiment: Experiment, completion: Completion, runs: Mapping[str, st
     known: dict[Unit, Point] = {}
     for point in experiment.points:
         with _noted(problems, f"study {point.study!r}"):
+            completion.data(point.data.partition("@")[0])
             source = _trained(point, completion) if point.run is None else _imported(point.run, sources, runs, completion)
             unit = _account(point, *source, completion)
             if (first := known.setdefault(unit, point)) is not point:

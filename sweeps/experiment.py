@@ -27,7 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic_core import PydanticCustomError
 
 from sparsespike.common.errors import ConfigError
 
@@ -84,11 +85,18 @@ class Slurm(_Strict):
         return self.model_dump(exclude_none=True)
 
 
+def _whole(data: str) -> str:
+    """A data set by name; how many of its images are used is said apart from it."""
+    if not data or "@" in data:
+        raise PydanticCustomError("data", "the name of a data set, without '@': train_images and test_images say how many of it")
+    return data
+
+
 class _Study(_Strict):
     """A study as it stands in the file; its tables are checked with each value of the grid in its place."""
 
     name: Label
-    data: Annotated[str, Field(min_length=1)]
+    data: Annotated[str, AfterValidator(_whole)]
     train_images: Count | None = None
     test_images: Count | None = None
     run: str | None = None
@@ -211,7 +219,7 @@ def _points(study: _Study, here: str, tables: Mapping[str, type[BaseModel]], pro
         return
     for table in study.grid:
         if table not in models:
-            problems[f"{here}.grid.{table}: unknown table{_nearest(table, models)}; expected {', '.join(models)}"] = None
+            problems[f"{here}.grid.{table}: unknown table{nearest(table, models)}; expected {', '.join(models)}"] = None
     if study.finetune is None and "finetune" in study.grid:
         problems[f"{here}.grid.finetune: found an axis without a table finetune, expected its method there"] = None
     axes = [(table, key, values) for table, keys in study.grid.items() if table in models for key, values in keys.items()]
@@ -273,7 +281,7 @@ def _problem(
     path = ".".join(filter(None, (at, *map(str, place)))) or "file"
     if kind == "extra_forbidden":
         known = _fields(model, place[:-1])
-        return f"{path}: unknown key{_nearest(str(place[-1]), known)}; expected {', '.join(known)}"
+        return f"{path}: unknown key{nearest(str(place[-1]), known)}; expected {', '.join(known)}"
     expected = message.removeprefix("Input should be ").replace("String should match pattern", "a text like")
     return f"{path}: found nothing, expected it" if kind == "missing" else f"{path}: found {found!r}, expected {expected}"
 
@@ -285,6 +293,7 @@ def _fields(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
     return list(model.model_fields)
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint at the known word that a misspelled one is most like; nothing if it is like none."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""

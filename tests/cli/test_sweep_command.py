@@ -49,7 +49,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_sweep_from_plan_to_table(sparsespike: Command, file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
-    planned = sparsespike("sweep", "plan", file)
+    planned = sparsespike("sweep", "plan", file, "--data", "numbers=digits")
     assert planned.code == 0
     assert "3 networks" in planned.out
     ended = sparsespike("sweep", "run", file, "--out", folder, "--data", "numbers=digits")
@@ -93,6 +93,37 @@ def test_a_sweep_from_plan_to_table(sparsespike: Command, file: Path, tmp_path: 
     assert "was begun with numbers=digits" in other.err
 
 
+def test_a_sweep_without_a_finished_network(sparsespike: Command, file: Path, tmp_path: Path) -> None:
+    file.write_text(EXPERIMENT.partition('[[study]]\nname = "tuned"')[0].replace("[0.05, 1e30]", "[1e30]"), encoding="utf-8")
+    ended = sparsespike("sweep", "run", file, "--out", tmp_path / "sweep", "--data", "numbers=digits")
+    assert ended.code == 1
+    assert "0 of 1 networks" in ended.out
+    assert "sweep table" not in ended.out
+    table = sparsespike("sweep", "table", tmp_path / "sweep")
+    assert (table.code, table.out) == (2, "")
+    assert "found no finished network" in table.err
+    assert json.loads(sparsespike("sweep", "table", tmp_path / "sweep", "--json").out) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("digts", (), "data: found 'digts' (did you mean 'digits'?), expected digits, mnist"),
+        ("numbers", ("--data", "numbers=digts"), "data: found --data numbers=digts (did you mean 'digits'?)"),
+        ("numbers", ("--data", "numbers=digits@4,3"), "data: found --data numbers=digits@4,3"),
+        ("digits@4,3", (), "study 'methods'.data: found 'digits@4,3', expected the name of a data set, without '@'"),
+        ("", (), "study 'methods'.data: found '', expected the name of a data set"),
+    ],
+)
+def test_a_data_set_that_is_none_is_said_before_anything_is_run(
+    sparsespike: Command, file: Path, name: str, data: tuple[str, ...], message: str
+) -> None:
+    file.write_text(EXPERIMENT.replace('"numbers"', f'"{name}"'), encoding="utf-8")
+    planned = sparsespike("sweep", "plan", file, *data)
+    assert planned.code == 2
+    assert message in planned.err
+
+
 def test_a_wrong_file_is_one_message(sparsespike: Command, file: Path) -> None:
     file.write_text(EXPERIMENT.replace("epochs = 1", "epochz = 1").replace('"snm"', '"smn"'), encoding="utf-8")
     ended = sparsespike("sweep", "plan", file)
@@ -117,6 +148,7 @@ def test_what_a_user_gets_wrong(
     sparsespike: Command, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    file.write_text(EXPERIMENT.replace('"numbers"', '"digits"'), encoding="utf-8")
     ended = sparsespike("sweep", *(str(file) if argument == "FILE" else argument for argument in arguments))
     assert ended.code == 2
     assert message in ended.err
