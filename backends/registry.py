@@ -19,6 +19,8 @@ from sparsespike.common.errors import BackendError, ConfigError, SparseSpikeErro
 
 NAMES = ("native", "brian2", "brian2-cython", "brian2-cpp", "lava", "lava-fixed")
 """The built-in backends."""
+TIMED = ("brian2-cpp", "lava", "lava-fixed")
+"""Those that run in processes of their own, which a time limit can end."""
 GROUP = "sparsespike.backends"
 """Group of the entry points by which other packages offer theirs."""
 
@@ -43,7 +45,7 @@ def hidden() -> tuple[str, ...]:
     )
 
 
-def get_backend(name: str, *, max_synapses: int | None = None) -> Backend:
+def get_backend(name: str, *, max_synapses: int | None = None, time_limit: float | None = None) -> Backend:
     """The backend called ``name``: ``native``, ``brian2``, ``brian2-cython`` and ``brian2-cpp`` (Brian2's runtime with numpy
     or Cython, and C++ standalone), ``lava`` (floating point), ``lava-fixed`` (fixed point, as on Loihi 2), or one that another
     package offers. A built-in name is always ours.
@@ -53,17 +55,26 @@ def get_backend(name: str, *, max_synapses: int | None = None) -> Backend:
     name : str
     max_synapses : int, optional
         Limit of the backends that hold every synapse by itself, convolutions expanded (Brian2 and Lava); their own by default.
+    time_limit : float, optional
+        Seconds for one run of a backend of ``TIMED``; its own by default: none of ``brian2-cpp``, 600 of Lava.
 
     Raises
     ------
     ConfigError
-        If the name is unknown, or two packages offer it.
+        If the name is unknown, two packages offer it, a limit is not positive, or a time limit is given to a backend that has
+        none.
     MissingExtraError
         If the package behind it is not installed.
     BackendError
         If another package's backend cannot be imported or made, or is none.
     """
-    limit: dict[str, Any] = {} if max_synapses is None else {"max_synapses": max_synapses}
+    if time_limit is not None and name not in TIMED:
+        raise ConfigError(
+            f"backend {name!r}: found a time limit of {time_limit:g} s, expected none: only {', '.join(TIMED)} take one, which "
+            "run in processes of their own"
+        )
+    given = {"max_synapses": max_synapses, "time_limit": time_limit}
+    limit: dict[str, Any] = {setting: value for setting, value in given.items() if value is not None}
     if name == "native":
         from sparsespike.backends.native import NativeBackend
 

@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from sparsespike.backends.base import Backend, RunResult
 from sparsespike.backends.compare import first_divergence
 from sparsespike.cli.console import err, out, print_json, print_table
-from sparsespike.cli.options import DEFAULT_STEPS, Backends, Data, Images, Json, MaxSynapses, chosen_backends, images_for
+from sparsespike.cli.options import (
+    DEFAULT_STEPS,
+    Backends,
+    Data,
+    Images,
+    Json,
+    MaxSynapses,
+    TimeLimit,
+    chosen_backends,
+    images_for,
+)
 from sparsespike.common.errors import ConfigError
 from sparsespike.export.graph import SpikingGraph
 from sparsespike.export.graphfile import load_graph
@@ -26,6 +36,7 @@ def compare(
     images: Images = 20,
     steps: Annotated[int | None, typer.Option(help="Time steps T. Default: 32; of an AEC graph, its slots.", min=1)] = None,
     max_synapses: MaxSynapses = None,
+    time_limit: TimeLimit = None,
     as_json: Json = False,
 ) -> None:
     """Run the same images on several backends and print the first divergence, if there is one.
@@ -38,7 +49,7 @@ def compare(
     if len(backend) < 2:
         raise ConfigError(f"compare: found {len(backend)} backend, expected at least two; name each with --backend")
     network = load_graph(graph)
-    backends = chosen_backends(backend, network, max_synapses)
+    backends = chosen_backends(backend, network, max_synapses, time_limit)
     inputs, _ = images_for(network, data, images)
     results = run_recorded(network, backends, inputs, steps or network.slots or DEFAULT_STEPS)
     first, *others = results

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sparsespike.ann.data import Split, load
 from sparsespike.backends.base import Backend
-from sparsespike.backends.registry import get_backend
+from sparsespike.backends.registry import TIMED, get_backend
 from sparsespike.cli.console import err
 from sparsespike.common.errors import BackendError, ConfigError, DataError
 from sparsespike.export.graph import SpikingGraph
@@ -39,6 +39,15 @@ Backends = Annotated[
 MaxSynapses = Annotated[
     int | None,
     typer.Option(help="Limit of Brian2 and Lava, which expand convolutions into single synapses; the refusal says the size."),
+]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--time-limit",
+        metavar="SECONDS",
+        help=f"After which a run of {', '.join(TIMED)} is ended, start and build included; inf: never. Default: 600 of Lava, "
+        "else inf.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Download = Annotated[bool, typer.Option("--download", help="Allow torchvision to download the data set.")]
@@ -73,13 +82,15 @@ def whole_numbers(option: str, text: str, example: str) -> tuple[int, ...]:
         raise ConfigError(f"{option} {text!r}: expected whole numbers with commas between, such as {example}") from None
 
 
-def chosen_backends(names: Sequence[str], graph: SpikingGraph, max_synapses: int | None = None) -> list[Backend]:
-    """The backends named, all of them known to run the graph before the first one starts.
+def chosen_backends(
+    names: Sequence[str], graph: SpikingGraph, max_synapses: int | None = None, time_limit: float | None = None
+) -> list[Backend]:
+    """The backends named, all of them known to run the graph before the first starts; a time limit is for those that have one.
 
     Raises
     ------
     ConfigError
-        If a name is unknown or given twice.
+        If a name is unknown or given twice, or a time limit is given and no backend has one.
     MissingExtraError
         If a package is not installed.
     BackendError
@@ -88,7 +99,10 @@ def chosen_backends(names: Sequence[str], graph: SpikingGraph, max_synapses: int
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"--backend {twice[0]}: found {names.count(twice[0])} times, expected each backend once")
-    backends = [get_backend(name, max_synapses=max_synapses) for name in names]
+    limits = [time_limit if name in TIMED else None for name in names]
+    if time_limit is not None and limits == [None] * len(names):
+        raise ConfigError(f"--time-limit: found backends {', '.join(names)}, which have none; it is for {', '.join(TIMED)}")
+    backends = [get_backend(name, max_synapses=max_synapses, time_limit=limit) for name, limit in zip(names, limits, strict=True)]
     for backend in backends:
         if reasons := backend.check(graph):
             raise BackendError(f"backend {backend.name!r} cannot run this graph: {'; '.join(reasons)}")

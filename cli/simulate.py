@@ -26,6 +26,7 @@ from sparsespike.cli.options import (
     Images,
     Json,
     MaxSynapses,
+    TimeLimit,
     chosen_backends,
     counted_progress,
     images_for,
@@ -67,6 +68,7 @@ def simulate(
         typer.Option(help="native: measured, one event at a time; or computed, spikes x fan-out, in the faster compiled kernel."),
     ] = "measured",
     max_synapses: MaxSynapses = None,
+    time_limit: TimeLimit = None,
     block: Annotated[
         int | None,
         typer.Option(
@@ -108,7 +110,7 @@ def simulate(
         raise ConfigError(f"--counting {counting!r}: expected one of {', '.join(get_args(Counting))}")
     backends = [
         NativeBackend(counting=cast(Counting, counting)) if each.name == "native" else each
-        for each in chosen_backends(backend, network, max_synapses)
+        for each in chosen_backends(backend, network, max_synapses, time_limit)
     ]
     time_steps, choice = chosen_steps(network, steps, data)
     inputs, labels = images_for(network, data, images)

@@ -15,6 +15,7 @@ from sparsespike.backends.brian2.plan import check_currents
 from sparsespike.backends.brian2.runtime import run_here
 from sparsespike.backends.expansion import check_max_synapses, too_many_synapses
 from sparsespike.common.errors import ConfigError
+from sparsespike.common.processors import available_processors
 from sparsespike.export.graph import Key, SpikingGraph
 
 BYTES_PER_SYNAPSE = 50
@@ -52,10 +53,12 @@ class Brian2Backend:
         Largest number of synapses that is simulated, convolutions expanded; about 50 bytes of memory each.
     batch : int, optional
         Images simulated at a time, at most; by default as many as keep the monitors below 512 MiB.
-    processes : int
-        Mode ``cpp``: programs that run side by side, each on its share of the images.
+    processes : int, optional
+        Mode ``cpp``: programs that run side by side, each on its share of the images and with the synapses in its memory; as many
+        as this process may use processors by default. Results do not depend on it. ``wall_seconds["simulation"]`` is the time in
+        the loops of all programs, added up: that of one processor.
     time_limit : float, optional
-        Mode ``cpp``: seconds for one ``run``, build included.
+        Mode ``cpp``: seconds for one ``run``, build included; none by default.
 
     Raises
     ------
@@ -71,7 +74,7 @@ class Brian2Backend:
         *,
         max_synapses: int = 50_000_000,
         batch: int | None = None,
-        processes: int = 1,
+        processes: int | None = None,
         time_limit: float | None = None,
     ) -> None:
         if mode not in MODES:
@@ -86,7 +89,7 @@ class Brian2Backend:
         self._mode = mode
         self._max_synapses = check_max_synapses(self.name, max_synapses)
         self._batch = batch
-        self._processes = processes
+        self._processes = processes or available_processors()
         self._time_limit = time_limit
 
     def check(self, graph: SpikingGraph) -> list[str]:

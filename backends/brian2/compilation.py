@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparsespike.backends.brian2.program import BINARY
+from sparsespike.common.processors import available_processors
 
 FLAGS = (
     "-w",
@@ -87,7 +88,7 @@ def merged(sources: Sequence[Path], folder: Path) -> list[Path]:
             together.append(text)
         else:
             alone.append(source)
-    units = min(-(-len(together) // SOURCES_A_UNIT), 4 * (os.cpu_count() or 1))
+    units = min(-(-len(together) // SOURCES_A_UNIT), 4 * available_processors())
     paths = [folder / f"unit{number}.cpp" for number in range(units)]
     for number, path in enumerate(paths):
         path.write_text("\n".join(together[number::units]))
@@ -98,7 +99,7 @@ def _run_all(commands: Sequence[list[str]], folder: Path) -> None:
     """Run commands, as many side by side as there are processors; when one fails, no more are started."""
     waiting, running = list(commands), list[tuple[list[str], subprocess.Popen[bytes]]]()
     while waiting or running:
-        while waiting and len(running) < (os.cpu_count() or 1):
+        while waiting and len(running) < available_processors():
             command = waiting.pop(0)
             running.append((command, subprocess.Popen(command, cwd=folder)))
         command, process = running.pop(0)

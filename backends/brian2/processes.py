@@ -98,7 +98,7 @@ class Processes:
         except subprocess.TimeoutExpired:
             raise BackendTimeoutError(
                 f"backend 'brian2-cpp': {what} was ended when the time limit of {self._time_limit.seconds:g} s was over; "
-                "run fewer images or steps, or allow more: Brian2Backend(time_limit=seconds)"
+                "run fewer images or steps, or allow more: --time-limit SECONDS, or Brian2Backend(time_limit=seconds)"
             ) from None
         finally:
             _end(process)
@@ -111,7 +111,7 @@ class Processes:
             if process.returncode == KILLED or any(words in text for words in NO_MEMORY):
                 raise BackendError(
                     f"backend 'brian2-cpp': {what} failed: not enough memory, or the system ended it for that; run fewer images "
-                    "at a time, in fewer programs: Brian2Backend(batch=..., processes=1)"
+                    "at a time (--block), or in fewer programs: Brian2Backend(batch=..., processes=1)"
                 )
             raise BackendError(f"backend 'brian2-cpp': {what} failed; its output ends with:\n{last_lines(text)}")
         return last_lines(text)

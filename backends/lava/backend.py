@@ -63,7 +63,7 @@ class LavaBackend:
     Raises
     ------
     ConfigError
-        If ``max_synapses`` is below 1.
+        If ``max_synapses`` is below 1, or the time limit not positive.
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class LavaBackend:
             raise ConfigError(f"backend 'lava': found model = {model!r}, expected 'floating_pt' or 'fixed_pt'")
         if shape not in ("chain", "fused"):
             raise ConfigError(f"backend 'lava': found shape = {shape!r}, expected 'chain' or 'fused'")
+        if time_limit is not None and not time_limit > 0:
+            raise ConfigError(f"backend 'lava': found time_limit = {time_limit}, expected seconds > 0, or None")
         self.model: Model = model
         self.shape: Shape = shape
         self.name = NAMES[model]

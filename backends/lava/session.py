@@ -101,7 +101,8 @@ class Session:
         if outcome["end"] == "timeout":
             raise BackendTimeoutError(
                 f"backend {self._name!r}: the run took longer than its time limit of {time_limit:g} s and was ended, with all "
-                "its processes; run fewer images or steps at once, or allow more: LavaBackend(time_limit=seconds)"
+                "its processes; run fewer images or steps at once, or allow more: --time-limit SECONDS, or "
+                "LavaBackend(time_limit=seconds)"
             )
         if outcome["end"] == "signalled":
             raise BackendError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -22,6 +21,7 @@ from sparsespike.backends.native.lanes import lower_lanes, memory
 from sparsespike.backends.native.library import LANES, available, load
 from sparsespike.backends.native.plan import Plan, lower
 from sparsespike.common.errors import BackendError, MembraneOverflowError
+from sparsespike.common.processors import available_processors
 from sparsespike.export.bounds import bounds
 from sparsespike.export.graph import Key, SpikingGraph
 
@@ -70,7 +70,7 @@ class NativeBackend:
             raise BackendError(f"backend 'native': found counting = {counting!r}, expected 'measured' or 'computed'")
         if kernel not in (None, "c", "numba"):
             raise BackendError(f"backend 'native': found kernel = {kernel!r}, expected 'c' or 'numba'")
-        self.threads = threads or _processors()
+        self.threads = threads or available_processors()
         self.counting = counting
         self.library = load() if kernel == "c" else None if kernel == "numba" else available()[0]
 
@@ -182,11 +182,6 @@ class NativeBackend:
             return None
         layers = lower_lanes(graph, steps)
         return None if layers is None else Course(self.library, graph, layers, steps)
-
-
-def _processors() -> int:
-    """Processors that this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_proven(graph: SpikingGraph, steps: int) -> bool:

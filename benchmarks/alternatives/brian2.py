@@ -19,7 +19,7 @@ PEER = Path(__file__).parents[1] / "peers" / "brian2_by_hand.py"
 
 def brian2_lowering(network: Network, images: int) -> Alternative:
     """Our lowering."""
-    backend = Brian2Backend(mode="cpp")
+    backend = Brian2Backend(mode="cpp", processes=1)
 
     def run() -> Seconds:
         result = backend.run(network.graph, network.images[:images], STEPS, input="current")

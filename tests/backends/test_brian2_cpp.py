@@ -297,11 +297,23 @@ def test_simulation_that_loses_results_is_an_error(program: Path, tmp_path: Path
     assert left_behind(tmp_path) == []
 
 
+def test_every_processor_takes_its_share_of_the_images_unless_told(program: Path, tmp_path: Path) -> None:
+    (program / "main").rename(program / "real")
+    (program / "main").write_text(f'#!/bin/sh\necho run >>{tmp_path}/runs\nexec "$(dirname "$0")/real" "$@"\n')
+    (program / "main").chmod(0o755)
+    graph, inputs, steps = everything()
+    each = -(-4 // len(os.sched_getaffinity(0)))
+    for backend, runs in ((Brian2Backend("cpp", batch=4, processes=1), 1), (Brian2Backend("cpp", batch=4), -(-4 // each))):
+        (tmp_path / "runs").write_text("")
+        assert_equal(backend.run(graph, inputs[:4], steps, record=["signed"]), reference(graph, inputs[:4], steps))
+        assert (tmp_path / "runs").read_text() == "run\n" * runs
+
+
 def test_simulation_beyond_its_time_limit_is_ended(program: Path, tmp_path: Path) -> None:
     replace_binary(program, "sleep 1000 & sleep 1000")
     graph, inputs, steps = everything()
     begin = time.monotonic()
-    with pytest.raises(BackendTimeoutError, match=r"the simulation was ended when the time limit of 0\.7 s was over"):
+    with pytest.raises(BackendTimeoutError, match=r"the time limit of 0\.7 s was over.*or allow more: --time-limit"):
         Brian2Backend("cpp", batch=4, processes=2, time_limit=0.7).run(graph, inputs, steps, record=["signed"])
     assert time.monotonic() - begin < 20
     assert left_behind(tmp_path) == []

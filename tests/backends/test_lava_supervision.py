@@ -218,7 +218,10 @@ def endless(time_limit=None):
 
 
 def test_time_limit(marked):
-    with pytest.raises(BackendTimeoutError, match=r"longer than its time limit of 5 s .* LavaBackend\(time_limit=seconds\)"):
+    with pytest.raises(
+        BackendTimeoutError,
+        match=r"longer than its time limit of 5 s .* --time-limit SECONDS, or LavaBackend\(time_limit=seconds\)",
+    ):
         endless(time_limit=5)
     marked.assert_nothing_left()
     assert marked.prefix is not None
