@@ -119,8 +119,8 @@ class LagSummary:
             means = " steps sparse, ".join(_number(part.mean_positive_lag_steps[group]) for group in ("sparse", "dense"))
             lines.append(
                 f"{name} alone: {part.networks['all']} networks with a lag ({signs}), mean {_number(part.mean_lag_steps['all'])} "
-                f"steps; Wilcoxon p = {p}; positive lags: mean {means} steps dense, Mann-Whitney "
-                f"p = {_number(part.mann_whitney_p)}"
+                f"steps\n  Wilcoxon p = {p}; positive lags: mean {means} steps dense, Mann-Whitney p = "
+                f"{_number(part.mann_whitney_p)}"
             )
         if self.left_out:
             lines.append(f"{self.left_out} records of AEC networks left out: they have no curve over time")

@@ -123,6 +123,7 @@ def lag_frame(study: LagStudy) -> pd.DataFrame:
     lines: list[dict[str, object]] = [
         {
             "network": point.network,
+            "dataset": point.dataset,
             "sparse": point.sparse,
             "accuracy_saturation_steps": point.accuracy,
             "MASFR_saturation_steps": point.masfr,
@@ -132,7 +133,13 @@ def lag_frame(study: LagStudy) -> pd.DataFrame:
         for point in study.points
     ]
     lines += [
-        {"network": each.network, "sparse": each.sparse, "not_saturated": " and ".join(each.curves)} for each in study.unsaturated
+        {
+            "network": each.network,
+            "dataset": each.dataset,
+            "sparse": each.sparse,
+            "not_saturated": " and ".join(each.curves),
+        }
+        for each in study.unsaturated
     ]
     frame = pd.DataFrame(lines)
     return frame.assign(**frame.select_dtypes("number").convert_dtypes())

@@ -152,4 +152,4 @@ def test_summary_within_each_data_set():
     assert summary.datasets["digits"].wilcoxon_p["all"] == 1.0
     assert summary.to_dict()["datasets"]["cifar10"]["unsaturated"] == {"all": 1, "dense": 0, "sparse": 1}
     assert "digits alone: 4 networks with a lag (0 positive, 1 zero, 3 negative), mean -1.5 steps" in summary.describe()
-    assert "positive lags: mean 6 steps sparse, 5 steps dense, Mann-Whitney p = " in summary.describe()
+    assert "\n  Wilcoxon p = " in summary.describe()

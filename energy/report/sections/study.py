@@ -56,8 +56,7 @@ def lag_blocks(records: Sequence[Record]) -> list[Block]:
     summary = study.summary()
     blocks: list[Block] = [
         Text(text=line[0].upper() + line[1:] + ".")
-        for line in summary.describe().splitlines()
-        if "Mann" in line or "left out" in line
+        for line in summary.describe().replace("\n  ", "; ").splitlines()[len(GROUPS) :]  # the groups are in the table
     ]
     blocks.append(
         Table(
