@@ -151,7 +151,11 @@ class Course:
 
     def _counts(self, population: Population, number: int) -> list[NDArray[np.int32]]:
         """Room for spike counts."""
-        return [self._room.zeros(f"counts {sign}", (population.size, LANES), np.int32) for sign in range(number)]
+        widest = max(each.size for each in self.graph.populations)
+        counts = [self._room.empty(f"counts {sign}", (widest, LANES), np.int32)[: population.size] for sign in range(number)]
+        for each in counts:
+            each.fill(0)
+        return counts
 
     def _read(self, layer: Layer, inputs: Lanes, fired: dict[str, Activity]) -> Lanes:
         """Membranes of the readout in all steps."""
@@ -178,11 +182,12 @@ class Course:
         net = self._room.zeros("net", (population.size, LANES), np.int32) if population.kind == "signed_if" else None
         gathered, scattered = self._choose(layer, fired)
         arrivals, rooms = (Arrival * len(gathered))(), []
+        for k, way in enumerate(gathered):
+            arrivals[k], room = way.arrival()
+            rooms.append(room)  # held until the last tile
         # What is scattered lies ready for one tile at a time; without it the kernel goes through all tiles in one call.
         for tile, first in enumerate(self.tiles() if scattered else (0,)):
             for k, way in enumerate(gathered):
-                arrivals[k], room = way.arrival()
-                rooms.append(room)
                 positive, negative = fired[way.key[0]].positive, fired[way.key[0]].negative
                 arrivals[k].positive = address(positive[0][tile])
                 arrivals[k].negative = address(negative[0][tile]) if negative else None

@@ -12,6 +12,7 @@ from sparsespike.backends.base import InputMode, SpikeCounts, updates
 from sparsespike.backends.bulk import BulkResult
 from sparsespike.backends.native.arrays import Outputs
 from sparsespike.backends.native.blocks import Activity, Course, Words
+from sparsespike.backends.native.library import STEPS
 from sparsespike.backends.native.plan import Plan
 from sparsespike.export.graph import Key, Population, SpikingGraph
 
@@ -107,7 +108,7 @@ def run_reduced(course: Course, values: NDArray[np.int64], input: InputMode) -> 
         dtype="int64",
         steps=steps,
         images=images,
-        predictions=np.ascontiguousarray(readout[:, :, :images].argmax(axis=1).T, np.int64),
+        predictions=_classes(readout)[:, :images].T.copy(),
         spikes={each: spikes[each] for each in fires},
         spikes_by_image={each: by_image[each] for each in fires},
         spikes_by_step={each: by_step[each] for each in fires},
@@ -119,6 +120,15 @@ def run_reduced(course: Course, values: NDArray[np.int64], input: InputMode) -> 
         messages=messages,
         wall_seconds={"build": 0.0, "run": 0.0},
     )
+
+
+def _classes(readout: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Largest class of a readout of shape (steps, classes, 64) after each step, shape (steps, 64).
+
+    Tile after tile: along this axis argmax makes a copy of what it is given.
+    """
+    tiles = [readout[first : first + STEPS].argmax(axis=1) for first in range(0, len(readout), STEPS)]
+    return np.concatenate(tiles)
 
 
 def _count(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

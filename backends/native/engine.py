@@ -17,8 +17,9 @@ from sparsespike.backends.native.arrays import Outputs, make_scratch
 from sparsespike.backends.native.blocks import Course
 from sparsespike.backends.native.collect import VERSION, run_reduced, run_whole
 from sparsespike.backends.native.kernel import simulate
-from sparsespike.backends.native.lanes import lower_lanes, memory
+from sparsespike.backends.native.lanes import lower_lanes
 from sparsespike.backends.native.library import LANES, available, load
+from sparsespike.backends.native.memory import one_by_one, results, side_by_side
 from sparsespike.backends.native.plan import Plan, lower
 from sparsespike.common.errors import BackendError, MembraneOverflowError
 from sparsespike.common.processors import available_processors
@@ -152,7 +153,7 @@ class NativeBackend:
         input: InputMode,
         progress: Callable[[int], None] | None,
     ) -> list[BulkResult]:
-        """Parts of ``backends.bulk.run_blocks``, in order; memory does not grow with the images (see ``memory``)."""
+        """Parts of ``backends.bulk.run_blocks``, in order; nothing but they grows with the images (see ``memory``)."""
         began = time.perf_counter()
         prepare(self, graph, inputs[:1], steps, (), input)
         course = self._course(graph, steps)
@@ -172,9 +173,24 @@ class NativeBackend:
         seconds = {"build": built - began, "run": time.perf_counter() - built}
         return [replace(first, wall_seconds=seconds), *others]
 
-    def memory(self, graph: SpikingGraph, steps: int) -> int:
-        """Most bytes that ``run_reduced`` takes with images side by side, its inputs and the graph aside."""
-        return memory(graph, steps, self.threads)
+    def memory(self, graph: SpikingGraph, steps: int, images: int, *, block: int = 512) -> int:
+        """Most bytes that ``run_blocks`` takes on top of the graph and the images: its work and its results.
+
+        Known before anything is run. The results alone grow with the images.
+
+        Parameters
+        ----------
+        graph, steps, block
+            As for ``run_blocks``.
+        images : int
+            All that will be run.
+        """
+        if self._is_side_by_side(graph, steps):
+            return side_by_side(graph, steps, self.threads) + results(graph, steps, images, LANES)
+        return one_by_one(graph, steps, min(images, block), self.threads) + results(graph, steps, images, block)
+
+    def _is_side_by_side(self, graph: SpikingGraph, steps: int) -> bool:
+        return self.counting == "computed" and self.library is not None and _is_proven(graph, steps)
 
     def _course(self, graph: SpikingGraph, steps: int) -> Course | None:
         """How to run images side by side, or None if they are run one after the other."""

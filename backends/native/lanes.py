@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsespike.backends.native.library import LANES, STEPS, Arrival, Departure, address
+from sparsespike.backends.native.library import Arrival, Departure, address
 from sparsespike.backends.native.plan import geometry, rows, starts
 from sparsespike.export.bounds import bounds, emitted_range, weight_sums
 from sparsespike.export.connections import Connection, Conv2dConnection
@@ -129,21 +129,6 @@ def lower_lanes(graph: SpikingGraph, steps: int) -> tuple[Layer, ...] | None:
             )
         )
     return tuple(layers)
-
-
-def memory(graph: SpikingGraph, steps: int, threads: int) -> int:
-    """Most bytes that the engine takes for images side by side, results and graph aside, computed from the graph alone.
-
-    A thread holds 64 images: 8 bytes a neuron and step for each sign that fires (16 for kind ``aec``), spike counts, and the
-    membranes, constants and currents of one population.
-    """
-    tiles = -(-steps // STEPS)
-    fired = sum(graph.population(name).size for name in graph.spiking)
-    widest = max(population.size for population in graph.populations)
-    planes = 2 * fired * tiles * STEPS * 8
-    counts = 3 * widest * LANES * 4
-    membranes = 5 * widest * LANES * 8
-    return threads * (planes + counts + membranes + SCATTER_ROOM + graph.readout.size * tiles * STEPS * LANES * 8)
 
 
 def _current_type(graph: SpikingGraph, firing: list[Projection]) -> int:

@@ -164,6 +164,7 @@ class Room:
         """As ``zeros``, with anything in it."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if name not in self._buffers or len(self._buffers[name]) < size + 63:
+            self._buffers.pop(name, None)  # before there is the larger one
             self._buffers[name] = np.empty(size + 63, np.uint8)
         start = -self._buffers[name].ctypes.data % 64
         array: NDArray[Any] = self._buffers[name][start : start + size].view(dtype).reshape(shape)

@@ -24,7 +24,7 @@ from sparsespike.backends.testing import CASES, Case, assert_equal, check_confor
 from sparsespike.backends.testing.strategies import aec_graphs, convolutions, graphs
 from sparsespike.cli.doctor import _native_kernel
 from sparsespike.common.errors import BackendError
-from sparsespike.export.connections import CSRConnection
+from sparsespike.export.connections import Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
 
 BEST = library.load().isa
@@ -189,21 +189,56 @@ def test_few_events_are_scattered_and_many_gathered() -> None:
     assert chosen[1] == (0, 1)
 
 
-def test_memory_stays_below_what_is_stated() -> None:
-    graph, inputs, steps = layered([100, 600, 500, 10], 1000, 40, signed=True)
-    backend = side_by_side(threads=2)
-    stated = backend.memory(graph, steps)
-    lowered = lower_lanes(graph, steps)
-    held = sum(array.nbytes for layer in lowered for way in layer.ways + layer.injected for array in (way.sources, way.weights))
+@pytest.mark.parametrize(
+    ("widths", "images", "steps", "signed", "largest"),
+    [
+        ([10, 20, 10], 64, 6000, False, "a long readout"),
+        ([10, 20, 1500], 64, 100, False, "a wide readout"),
+        ([100, 600, 500, 10], 300, 40, True, "spikes"),
+        ([3072, 300, 10], 200, 8, False, "inputs"),
+        ([4, 6, 3], 9000, 12, False, "results"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("counting", ["computed", "measured"])
+def test_memory_stays_below_what_is_stated(
+    widths: list[int], images: int, steps: int, signed: bool, largest: str, counting: str
+) -> None:
+    graph, inputs, steps = layered(widths, images, steps, signed=signed)
+    backend = NativeBackend(2, counting=counting)
     inputs = inputs.astype(np.int8)
-    run_blocks(backend, graph, inputs[:64], steps)
+    run_blocks(backend, graph, inputs[:1], 2)
+    stated = backend.memory(graph, steps, images, block=128)
     tracemalloc.start()
     try:
-        run_blocks(backend, graph, inputs, steps)
+        run_blocks(backend, graph, inputs, steps, block=128)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak - 3 * held < stated
+    assert stated / 5 < peak < stated
+
+
+def test_memory_of_convolutions_stays_below_what_is_stated() -> None:
+    rng = np.random.default_rng(0)
+    shape = (64, 6, 6)
+    image = Population(name="x", shape=shape, kind="input", value_range=(0, 20))
+    hidden = Population(name="y", shape=shape, kind="if", threshold=np.full(64 * 36, 4000))
+    kernel = rng.integers(-90, 100, (64, 64, 3, 3))
+    projections = [
+        Projection("x", "y", Conv2dConnection(kernel, shape, padding=(1, 1))),
+        Projection("y", "z", CSRConnection.from_scipy(rng.integers(-9, 10, (64 * 36, 10)))),
+    ]
+    graph = SpikingGraph([image, hidden, Population(name="z", shape=(10,), kind="readout")], projections)
+    inputs = rng.integers(0, 20, (64, *shape)).astype(np.uint8)
+    for counting in ("computed", "measured"):
+        backend = NativeBackend(1, counting=counting)
+        tracemalloc.start()
+        try:
+            run_blocks(backend, graph, inputs, 4)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < backend.memory(graph, 4, 64)
 
 
 def test_says_when_it_counted_instead() -> None:
