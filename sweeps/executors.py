@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
 
@@ -24,6 +25,9 @@ QUIET = {"TERM": "dumb", **{f"{library}_NUM_THREADS": "1" for library in ("OMP",
 
 ANY_PORT = ":0"
 """For the dashboard: its usual port may be another cluster's."""
+
+PROTOCOLS = ("tcp", "tls")
+"""In which a scheduler of Dask is reached."""
 
 PARENT_SECONDS = 0.5
 """How often a worker looks whether the sweep is still there."""
@@ -138,6 +142,12 @@ def dask(where: str, slurm: Mapping[str, Any] | None = None) -> Iterator[DaskWor
     """
     distributed = require("distributed", extra="dask")
     kind, _, count = where.partition(":")
+    forms = "its address, such as tcp://host:8786, local:N or slurm"
+    if kind != "local" and where != "slurm" and not _is_address(where):
+        # Dask finds that out, and the next, when it has made a client, which then takes a minute to end.
+        raise ConfigError(f"Dask cluster {where!r}: found no address of a scheduler, expected {forms}")
+    if where.startswith("tls:") and distributed.Security().get_connection_args("client")["ssl_context"] is None:
+        raise ConfigError(f"Dask cluster {where!r}: found no certificate, expected one in Dask's settings distributed.comm.tls")
     if kind == "local":
         if not count.isdecimal() or int(count) < 1:
             raise ConfigError(f"Dask cluster {where!r}: expected local:N with N worker processes, at least 1")
@@ -153,15 +163,21 @@ def dask(where: str, slurm: Mapping[str, Any] | None = None) -> Iterator[DaskWor
         try:
             client = distributed.Client(where if cluster is None else cluster, set_as_default=False)
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"Dask cluster {where!r}: no scheduler answers ({error}); expected its address, such as tcp://host:8786, local:N "
-                "or slurm"
-            ) from error
+            raise ConfigError(f"Dask cluster {where!r}: no scheduler answers ({error}); expected {forms}") from error
         with client:
             yield DaskWorkers(client)
     finally:
         if cluster is not None:
             cluster.close()
+
+
+def _is_address(text: str) -> bool:
+    """Whether a text has the form of a scheduler's address: a protocol, which may be left out, host and port."""
+    try:
+        parts = urlsplit(text if "://" in text else f"tcp://{text}")
+        return parts.scheme in PROTOCOLS and bool(parts.hostname and parts.port) and parts.geturl().endswith(f":{parts.port}")
+    except ValueError:  # a port that is no number, or too large
+        return False
 
 
 def slurm_cluster(settings: Mapping[str, Any]) -> Any:

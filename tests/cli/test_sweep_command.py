@@ -105,6 +105,16 @@ def test_a_sweep_without_a_finished_network(sparsespike: Command, file: Path, tm
     assert json.loads(sparsespike("sweep", "table", tmp_path / "sweep", "--json").out) == []
 
 
+def test_a_sweep_on_dask(sparsespike: Command, file: Path, tmp_path: Path) -> None:
+    file.write_text(EXPERIMENT.partition('[[study]]\nname = "tuned"')[0].replace("[0.05, 1e30]", "[0.05]"), encoding="utf-8")
+    folder = tmp_path / "sweep"
+    ended = sparsespike("sweep", "run", file, "--out", folder, "--data", "numbers=digits", "--dask", "local:1")
+    assert (ended.code, ended.err.count("sweep:")) == (0, 1 + 6)
+    assert "1 of 1 networks" in ended.out
+    (record,) = load_records(folder).values()
+    assert (record.images, record.steps) == (40, 24)
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
@@ -140,6 +150,7 @@ def test_a_wrong_file_is_one_message(sparsespike: Command, file: Path) -> None:
         (("table", "nowhere", "--out", "table.xls"), "expected .csv or .md"),
         (("run", "FILE", "--out", "sweep", "--jobs", "0"), "found 0 jobs"),
         (("run", "FILE", "--out", "sweep", "--dask", "local:none"), "expected local:N"),
+        (("run", "FILE", "--out", "sweep", "--dask", "head"), "Dask cluster 'head': found no address of a scheduler, expected"),
         (("run", "FILE", "--out", "sweep", "--data", "numbers"), "expected NAME=VALUE"),
         (("run", "nowhere.toml", "--out", "sweep"), "cannot be read"),
     ],
