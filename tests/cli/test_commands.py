@@ -12,6 +12,7 @@ import pytest
 
 from sparsespike.backends.native import NativeBackend
 from sparsespike.cli.doctor import small_network
+from sparsespike.cli.options import images_for
 from sparsespike.export.connections import CSRConnection
 from sparsespike.export.graph import Projection, SpikingGraph
 from sparsespike.export.graphfile import load_graph, save_graph
@@ -44,6 +45,9 @@ def test_train_convert_simulate_inspect_compare(sparsespike: Run, folder: Path) 
     assert simulated.code == 0, simulated.err
     (run,) = json.loads(simulated.out)["runs"]
     assert run["images"] == 30
+    stated = NativeBackend().memory(graph, 8, 30)  # said beforehand; pixels of 64 bytes an image, as the data set has them
+    assert f"native: at most {stated / 1e6:,.1f} MB of memory, beside the graph and 0.0 MB of images" in simulated.err
+    assert images_for(graph, None, 30)[0].dtype == np.uint8
     assert len(run["accuracy_by_step"]) == 8
     inputs = np.zeros((1, 64), np.int64)
     result = NativeBackend().run(graph, inputs, 8)
