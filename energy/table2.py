@@ -132,6 +132,8 @@ class Table2:
                 lines.append(f"{pair.name}: the most accurate of {pair.tried} sparse networks")
             if pair.differs:
                 lines.append(f"{pair.name}: the dense network differs: {', '.join(pair.differs)}")
+            if any(network and network.what.get("convert_thresholds") == "calibrated" for network in (pair.dense, pair.sparse)):
+                lines.append(f"{pair.name}: thresholds calibrated; the paper trains them, and batch normalisation (A.3)")
             if pair.dense is None or pair.sparse is None:
                 absent = "dense" if pair.dense is None else "sparse"
                 lines.append(f"{pair.name}: no {absent} network among the records, so no reduction")

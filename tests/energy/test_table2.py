@@ -158,6 +158,14 @@ def test_aec_networks_are_compared_at_the_later_t_if_both_ran_for_it(record):
     assert at_16["reduction_at_equal_T_%"].iloc[1] == pytest.approx(100 * (step + 4600 - sparse_step) / (step + 4600))
 
 
+def test_calibrated_thresholds_are_said(record):
+    found = [
+        made(record, [0] * 8 + [700], slots=9, method="aec", T=8, convert_thresholds=how) for how in ("calibrated", "trained")
+    ]
+    said = "cifar10 mlp aec: thresholds calibrated; the paper trains them"
+    assert [any(note.startswith(said) for note in table2(pairs(networks([each]))).notes()) for each in found] == [True, False]
+
+
 def test_two_records_of_one_aec_network_and_t_are_refused(record):
     found = [made(record, [0, 0, correct], slots=3, method="aec", T=2) for correct in (700, 710)]
     with pytest.raises(ConfigError, match="found two of one AEC network and T"):
