@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from sparsespike.backends.base import Backend, RunResult
 from sparsespike.backends.compare import first_divergence
 from sparsespike.cli.console import err, out, print_json, print_table
+from sparsespike.cli.inputs import TestData, inputs_for
 from sparsespike.cli.options import (
     DEFAULT_STEPS,
     Backends,
-    Data,
+    Download,
     Images,
     Json,
     MaxSynapses,
     TimeLimit,
     chosen_backends,
-    images_for,
 )
 from sparsespike.common.errors import ConfigError
 from sparsespike.export.graph import SpikingGraph
@@ -32,7 +32,8 @@ from sparsespike.export.graphfile import load_graph
 def compare(
     graph: Annotated[Path, typer.Argument(help="A graph file (.safetensors).")],
     backend: Backends = ["native", "brian2"],  # noqa: B006  # typer copies the default
-    data: Data = None,
+    data: TestData = None,
+    download: Download = False,
     images: Images = 20,
     steps: Annotated[int | None, typer.Option(help="Time steps T. Default: 32; of an AEC graph, its slots.", min=1)] = None,
     max_synapses: MaxSynapses = None,
@@ -50,7 +51,7 @@ def compare(
         raise ConfigError(f"compare: found {len(backend)} backend, expected at least two; name each with --backend")
     network = load_graph(graph)
     backends = chosen_backends(backend, network, max_synapses, time_limit)
-    inputs, _ = images_for(network, data, images)
+    inputs = inputs_for(network, data, images, download=download).images
     results = run_recorded(network, backends, inputs, steps or network.slots or DEFAULT_STEPS)
     first, *others = results
     rows: list[dict[str, Any]] = []

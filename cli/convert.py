@@ -15,7 +15,7 @@ from sparsespike.cli.choice import Wanted, choose, measured_window, whole_or_aut
 from sparsespike.cli.console import err, out, print_json, print_prose, print_table
 from sparsespike.cli.made_by import command_line
 from sparsespike.cli.nir import convert_nir
-from sparsespike.cli.options import Data, Json, counted_progress
+from sparsespike.cli.options import Data, Download, Json, counted_progress, fetch
 from sparsespike.common.errors import ConfigError
 from sparsespike.common.extras import require
 from sparsespike.export.graph import SpikingGraph
@@ -87,6 +87,7 @@ def convert(
         ),
     ] = None,
     data: Data = None,
+    download: Download = False,
     as_json: Json = False,
 ) -> None:
     """Convert a trained network. What becomes of each layer is listed first; nothing is left out silently.
@@ -106,8 +107,8 @@ def convert(
     sparsespike convert network.nir --dt 1e-4 --out graph.safetensors
     """
     if model.suffix == ".nir":
-        refused = (method, margin, steps, percentile, calibration, v_init, payload_bits, spiking_readout or None)
-        if any(option is not None for option in refused):
+        refused = (method, margin, steps, percentile, calibration, v_init, payload_bits)
+        if spiking_readout or download or any(option is not None for option in refused):
             raise ConfigError(
                 f"{model}: a NIR network spikes already; of the options only --bits, --values, --dt, --data are for it"
             )
@@ -122,6 +123,8 @@ def convert(
     from sparsespike.export.source import verdicts
 
     network, known = load_model(model)
+    if download:
+        fetch(data or known.get("training", {}).get("data"))
     method = method or natural_method(network)
     if method not in METHODS:
         raise ConfigError(f"--method {method!r}: expected one of {', '.join(METHODS)}")

@@ -10,14 +10,16 @@ from rich.markup import escape
 
 from sparsespike.backends.native import NativeBackend
 from sparsespike.cli.console import print_json, print_prose, print_table
-from sparsespike.cli.options import DEFAULT_STEPS, Data, Json, images_for
+from sparsespike.cli.inputs import TestData, inputs_for
+from sparsespike.cli.options import DEFAULT_STEPS, Download, Json
 from sparsespike.energy.counters import COUNTERS, count_all, counters_frame
 from sparsespike.export.graphfile import load_graph
 
 
 def counters(
     graph: Annotated[Path, typer.Argument(help="A graph file (.safetensors).")],
-    data: Data = None,
+    data: TestData = None,
+    download: Download = False,
     images: Annotated[int, typer.Option(help="How many test images, evenly spread over them.", min=1)] = 20,
     steps: Annotated[int | None, typer.Option(help="Time steps T. Default: 32; of an AEC graph, its slots.", min=1)] = None,
     batch: Annotated[
@@ -35,7 +37,7 @@ def counters(
     """
     network = load_graph(graph)
     time_steps = network.slots or steps or DEFAULT_STEPS
-    inputs, _ = images_for(network, data, images)
+    inputs = inputs_for(network, data, images, download=download).images
     run = NativeBackend().run(network, inputs, time_steps, record=network.spiking)
     frame = counters_frame(count_all(network, run, inputs, batch=batch), run.images)
     if as_json:

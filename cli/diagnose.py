@@ -22,7 +22,7 @@ from sparsespike.cli.convert import (
     natural_method,
 )
 from sparsespike.cli.made_by import made_by
-from sparsespike.cli.options import DEFAULT_STEPS, Data, Json, counted_progress, images_for
+from sparsespike.cli.options import DEFAULT_STEPS, Data, Download, Json, counted_progress, fetch, images_for
 from sparsespike.common.errors import ConfigError, GraphError
 from sparsespike.common.extras import require
 from sparsespike.common.files import write_text
@@ -59,6 +59,7 @@ def diagnose(
     ] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Write plots and diagnosis.json to this folder.")] = None,
     data: Data = None,
+    download: Download = False,
     as_json: Json = False,
 ) -> None:
     """Say why accuracy changed in the conversion: each layer beside its ANN layer, each stage from the ANN to few bits.
@@ -82,6 +83,8 @@ def diagnose(
     if graph_file is not None and (method, bits, percentile, calibration) != (None, None, None, None):
         raise ConfigError("--method, --bits, --percentile and --calibration are for a conversion now: leave them out with GRAPH")
     network, known = load_model(model)
+    if download:
+        fetch(data or known.get("training", {}).get("data"))
     given = None if graph_file is None else load_graph(graph_file)
     width = bits or 16
     if given is None:

@@ -57,7 +57,8 @@ def convert_nir(
         err.print("note: what leaks is rounded toward zero in each step: spikes may differ from those of real numbers.")
     elif not found.exact:
         err.print("note: numbers were rounded to integers: spikes may differ from those of real numbers.")
-    out.print(f"Wrote {target} ({target.stat().st_size / 1e6:.2f} MB). Next: sparsespike compare {target} --data ...")
+    inputs = "" if data else " --data inputs.npy"
+    out.print(f"Wrote {target} ({target.stat().st_size / 1e6:.2f} MB). Next: sparsespike simulate {target}{inputs}")
 
 
 def value_range(text: str) -> tuple[int, int]:

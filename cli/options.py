@@ -109,8 +109,8 @@ def chosen_backends(
     return backends
 
 
-def images_for(graph: SpikingGraph, data: str | None, images: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Test images as integers (B, N) and their labels (B,).
+def images_for(graph: SpikingGraph, data: str | None, images: int | None) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Test images as integers (B, N), of the data set's own type, and their labels (B,).
 
     Raises
     ------
@@ -132,10 +132,19 @@ def images_for(graph: SpikingGraph, data: str | None, images: int | None) -> tup
     return spread(split, images)
 
 
-def spread(split: Split, images: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """That many images, evenly spread over the split (it may be sorted by class), as int64 (B, N), and their labels (B,)."""
+def fetch(name: object) -> None:
+    """Download a data set, if it is not there, so that it can be loaded; without a name, what loads it asks for one."""
+    if isinstance(name, str):
+        load(name, download=True)
+
+
+def spread(split: Split, images: int | None) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """That many images, evenly spread over the split (it may be sorted by class), as integers (B, N), and their labels (B,).
+
+    Pixels stay bytes: a backend widens those of one block at a time.
+    """
     if images is not None and images > len(split):
         raise ConfigError(f"--images {images}: the test split has {len(split)}; ask for at most that many")
     count = images or len(split)
     chosen = split.take(np.arange(count) * len(split) // count)
-    return chosen.images.reshape(count, -1).astype(np.int64), chosen.labels
+    return chosen.images.reshape(count, -1), chosen.labels

@@ -17,16 +17,17 @@ def accuracy_by_step(result: RunResult | BulkResult, labels: NDArray[np.int64]) 
     return np.asarray((result.predictions == labels[:, None]).mean(axis=0), dtype=np.float64)
 
 
-def run_document(graph: SpikingGraph, result: RunResult | BulkResult, labels: NDArray[np.int64]) -> dict[str, Any]:
+def run_document(graph: SpikingGraph, result: RunResult | BulkResult, labels: NDArray[np.int64] | None) -> dict[str, Any]:
     """What a run counted.
 
     Parameters
     ----------
     graph : SpikingGraph
     result : RunResult or BulkResult of B images
-    labels : int64 array, shape (B,)
+    labels : int64 array, shape (B,), or None
+        Without them there is no accuracy.
     """
-    accuracy = accuracy_by_step(result, labels)
+    accuracy = None if labels is None else accuracy_by_step(result, labels)
     # The graph's order, so that documents of different backends can be held side by side.
     emitting = (graph.input.name, *graph.spiking)
     keys = [projection.key for projection in graph.projections]
@@ -37,7 +38,7 @@ def run_document(graph: SpikingGraph, result: RunResult | BulkResult, labels: ND
         "graph_digest": graph.digest(),
         "images": result.images,
         "steps": result.steps,
-        "accuracy": accuracy[-1],
+        "accuracy": None if accuracy is None else accuracy[-1],
         "accuracy_by_step": accuracy,
         "populations": [
             {

@@ -18,18 +18,18 @@ from sparsespike.backends.base import Backend, Counting, InputMode, RunResult
 from sparsespike.backends.bulk import BulkResult, run_blocks
 from sparsespike.backends.native import NativeBackend
 from sparsespike.cli.choice import chosen_steps
-from sparsespike.cli.console import print_json, print_prose, print_table
+from sparsespike.cli.console import err, print_json, print_prose, print_table
+from sparsespike.cli.inputs import TestData, inputs_for
 from sparsespike.cli.made_by import made_by
 from sparsespike.cli.options import (
     Backends,
-    Data,
+    Download,
     Images,
     Json,
     MaxSynapses,
     TimeLimit,
     chosen_backends,
     counted_progress,
-    images_for,
 )
 from sparsespike.cli.rasters import rasters
 from sparsespike.cli.results import accuracy_by_step, run_document
@@ -47,7 +47,8 @@ NATIVE_BLOCK, KEPT_BLOCK = 512, 100
 def simulate(
     graph: Annotated[Path, typer.Argument(help="A graph file (.safetensors).")],
     backend: Backends = ["native"],  # noqa: B006  # typer copies the default
-    data: Data = None,
+    data: TestData = None,
+    download: Download = False,
     images: Images = None,
     steps: Annotated[
         str | None,
@@ -112,8 +113,12 @@ def simulate(
         NativeBackend(counting=cast(Counting, counting)) if each.name == "native" else each
         for each in chosen_backends(backend, network, max_synapses, time_limit)
     ]
+    inputs, labels = inputs_for(network, data, images, download=download)
+    if results and labels is None:
+        raise ConfigError(
+            f"--out {results}: reports show accuracy, and the inputs have no labels; give a .npz file with both, or --json"
+        )
     time_steps, choice = chosen_steps(network, steps, data)
-    inputs, labels = images_for(network, data, images)
     runs = [run_backend(network, each, inputs, time_steps, cast(InputMode, input_mode), block, keep) for each in backends]
     ledger = Ledger.from_results(network, runs)
     document = {
@@ -122,7 +127,7 @@ def simulate(
         "steps_choice": None if choice is None else choice.to_dict(),
         "runs": [run_document(network, run, labels) for run in runs],
     }
-    if results:
+    if results and labels is not None:
         further = {
             "account": Account.of(ledger).to_dict(),
             "rasters": rasters(network, inputs, labels, time_steps),
@@ -151,10 +156,12 @@ def run_backend(
     block: int | None = None,
     keep: Path | None = None,
 ) -> BulkResult:
-    """Run one backend on any number of images, with a progress bar; native in blocks, so that memory stays bounded."""
+    """Run one backend on any number of images, with a progress bar; native in blocks, its memory being stated beforehand."""
     name = backend.name
     if block is None:
         block = NATIVE_BLOCK if name == "native" else len(inputs) if keep is None else KEPT_BLOCK
+    if isinstance(backend, NativeBackend):
+        err.print(_memory(backend, graph, inputs, steps, block), highlight=False)
     with counted_progress() as progress:
         done = 0
 
@@ -168,12 +175,17 @@ def run_backend(
         return run(backend, graph, inputs, steps, block=block, input=input, progress=advance)
 
 
-def print_runs(title: str, runs: Sequence[RunResult | BulkResult], labels: NDArray[np.int64]) -> None:
-    """Accuracy and time of each backend."""
-    marks = [t for t in (1, 2, 4, 8, 16, 32, 64, 128) if t < runs[0].steps] + [runs[0].steps]
+def _memory(backend: NativeBackend, graph: SpikingGraph, inputs: NDArray[Any], steps: int, block: int) -> str:
+    most = backend.memory(graph, steps, len(inputs), block=block)
+    return f"{backend.name}: at most {most / 1e6:,.1f} MB of memory, beside the graph and {inputs.nbytes / 1e6:,.1f} MB of images"
+
+
+def print_runs(title: str, runs: Sequence[RunResult | BulkResult], labels: NDArray[np.int64] | None) -> None:
+    """Accuracy, where labels are known, and time of each backend."""
+    marks = [t for t in (1, 2, 4, 8, 16, 32, 64, 128) if t < runs[0].steps] + [runs[0].steps] if labels is not None else []
     rows = []
     for run in runs:
-        accuracy = 100 * accuracy_by_step(run, labels)
+        accuracy = np.zeros(0) if labels is None else 100 * accuracy_by_step(run, labels)
         seconds = [f"{run.wall_seconds[phase]:.2f}" for phase in ("build", "run")]
         rows.append((run.backend, run.version, run.dtype, *(f"{accuracy[t - 1]:.2f}" for t in marks), *seconds))
     print_table(title, ("backend", "version", "membranes", *(f"acc_%\nT={t}" for t in marks), "build_s", "run_s"), rows)

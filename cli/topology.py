@@ -18,7 +18,7 @@ from sparsespike.ann.topology.report import LayerReport, report_layers
 from sparsespike.ann.topology.science import active_share, shared_links
 from sparsespike.cli.console import ABSENT, err, out, print_json, print_table
 from sparsespike.cli.made_by import made_by
-from sparsespike.cli.options import Json, counted_progress
+from sparsespike.cli.options import Download, Json, counted_progress
 from sparsespike.common.errors import DataError, ModelError
 from sparsespike.common.extras import require
 from sparsespike.common.figures import save_figure
@@ -37,6 +37,7 @@ def topology(
         str | None,
         typer.Option(help="Where the data set is now, if no longer where the run found it; for the initial topology."),
     ] = None,
+    download: Download = False,
     plots: Annotated[
         bool, typer.Option(help="Write degree distributions and curves as PNG, and the numbers as topology.json, beside the run.")
     ] = True,
@@ -62,7 +63,7 @@ def topology(
         raise ModelError(f"run {run} holds a dense network; expected one with a topology: train with --sparsity above 0")
     initial: list[Topology] | None = None
     try:
-        initial = _initial(TrainConfig.from_dict(known["training"]), model.spec, data)
+        initial = _initial(TrainConfig.from_dict(known["training"]), model.spec, data, download)
     except DataError as error:
         err.print(f"note: the initial topology cannot be drawn again: {error}; --data names the data set", highlight=False)
     chains = {"final": final} if initial is None else {"initial": initial, "final": final}
@@ -95,13 +96,14 @@ def topology(
             out.print(f"Wrote {', '.join((*FIGURES, DOCUMENT))} to {run}")
 
 
-def _initial(config: TrainConfig, spec: MLPSpec, data: str | None) -> list[Topology]:
+def _initial(config: TrainConfig, spec: MLPSpec, data: str | None, download: bool) -> list[Topology]:
     """The links that the run started with."""
     from sparsespike.ann.evolution import initial_topologies
     from sparsespike.ann.loop import Stream
 
     with counted_progress() as progress:
-        splits = load(data or config.data, validation=config.validation, seed=config.seed, progress=progress)
+        name = data or config.data
+        splits = load(name, validation=config.validation, seed=config.seed, download=download, progress=progress)
     if splits.features != spec.widths[0]:
         raise DataError(f"data set {splits.name!r} has {splits.features} values an image, the network {spec.widths[0]} inputs")
     return initial_topologies(config, spec, splits, Stream.TOPOLOGY.generator(config.seed))

@@ -43,7 +43,7 @@ def _lacking(graph: SpikingGraph) -> Iterator[str]:
         elif population.kind not in ("if", "readout"):
             yield f"{where} is of kind {population.kind!r}, and LIF fires at most one spike of value 1 a step: expected 'if'"
         elif population.kind == "if" and population.reset != "zero":
-            yield f"{where} is reset by subtraction, and LIF sets its membrane to 0: expected reset 'zero'"
+            yield f"{where} is reset by subtraction, and LIF sets its membrane to 0: export to 'lava', which subtracts"
         if population.bias.any() and population.bias_mode != "every_step":
             yield f"{where} has a bias that is added once, and LIF adds its bias in every step"
         if population.threshold is not None:

@@ -32,6 +32,7 @@ LARGEST_DENSE = 2**26
 LARGEST_THRESHOLD = 2**52
 """Half integers are exact in double precision below this."""
 FILE = "network.nir"
+_ELSEWHERE = "export to 'lava' or 'brian2', which take it as it is"
 
 
 def to_nir(graph: SpikingGraph, *, largest_dense: int = LARGEST_DENSE, dt: float | None = None) -> nir.NIRGraph:
@@ -123,7 +124,7 @@ def write_nir(graph: SpikingGraph, path: str | Path, *, largest_dense: int = LAR
         raise ConfigError(f"{path}: cannot be written ({error}); free space there, or name another file") from error
 
 
-def write_nir_folder(graph: SpikingGraph, folder: Path) -> list[Path]:
+def write_nir_folder(graph: SpikingGraph, folder: Path, *, dt: float | None = None) -> list[Path]:
     """Write a graph as ``network.nir`` into a folder, which is made if it does not exist; see :func:`write_nir`.
 
     Returns
@@ -135,7 +136,7 @@ def write_nir_folder(graph: SpikingGraph, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be made ({error.strerror or error}); name another folder") from error
-    write_nir(graph, folder / FILE)
+    write_nir(graph, folder / FILE, dt=dt)
     return [folder / FILE]
 
 
@@ -144,17 +145,17 @@ def _losses(graph: SpikingGraph, population: Population, largest_dense: int, dt:
     where = f"population {population.name!r}"
     if population.kind in ("signed_if", "aec"):
         kind = "signed spikes" if population.kind == "signed_if" else "spikes that carry a payload"
-        return [f"{where}: found kind {population.kind!r}, {kind}, which NIR lacks; convert to kind 'if'"]
+        return [f"{where}: found kind {population.kind!r}, {kind}, which NIR lacks; {_ELSEWHERE}"]
     reasons = [f"{where}: {loss}" for loss in _leak_losses(population, dt)]
     if population.kind in ("if", "lif") and population.reset != "zero":
         reasons.append(
-            f"{where}: found the reset by subtraction, but a neuron of NIR resets to a constant; use a graph with reset='zero' "
-            "(which fires less), or a backend of this package"
+            f"{where}: found the reset by subtraction, but a neuron of NIR resets to a constant (trained networks convert with "
+            f"subtraction alone); {_ELSEWHERE}"
         )
     if population.v_init.any():
-        reasons.append(f"{where}: found initial membranes v_init, but NIR starts at 0; convert with v_init=0")
+        reasons.append(f"{where}: found initial membranes v_init, but NIR starts at 0; {_ELSEWHERE}")
     if population.bias_mode == "once" and (population.kind == "input" or population.bias.any()):
-        reasons.append(f"{where}: found bias_mode 'once', but NIR adds biases and takes its input every step; use 'every_step'")
+        reasons.append(f"{where}: found bias_mode 'once', but NIR adds biases and takes its input every step; {_ELSEWHERE}")
     if population.threshold is not None:
         largest = int(population.threshold[population.threshold != NEVER].max(initial=0))
         if largest > LARGEST_THRESHOLD:
@@ -187,8 +188,8 @@ def _leak_losses(population: Population, dt: float | None) -> Iterator[str]:
         return
     if dt is None:
         yield (
-            "found kind 'lif', whose currents and membranes are rounded toward zero as they decay, but NIR does not round; give "
-            "dt, the time of a step (to_nir, write_nir), to write it without the rounding"
+            "found kind 'lif', whose currents and membranes are rounded toward zero as they decay, but NIR does not round; to "
+            "write it without the rounding give dt, the time of a step where it will run (--dt; Norse's from_nir: 1e-3)"
         )
     for field, decay in (("decay_current", population.decay_current), ("decay_voltage", population.decay_voltage)):
         if np.any(decay == 0):

@@ -90,7 +90,10 @@ def test_stock_program_refuses_images_in_another_order(tmp_path):
 @pytest.mark.parametrize(
     ("case", "reasons"),
     [
-        ("single_neuron", ["population 'hidden' is reset by subtraction, and LIF sets its membrane to 0: expected reset 'zero'"]),
+        (
+            "single_neuron",
+            ["population 'hidden' is reset by subtraction, and LIF sets its membrane to 0: export to 'lava', which subtracts"],
+        ),
         ("signed_memory", ["population 'signed' is of kind 'signed_if'", "'early' is reset by", "'late' is reset by"]),
         (
             "bias_modes",
