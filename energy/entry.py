@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
 
 from sparsespike.common.errors import ConfigError
 
@@ -13,6 +15,11 @@ RateOf = Literal["input", "output"]
 """Which rate multiplies a layer's FLOPs: that of the neurons whose spikes enter it, or that of its own neurons."""
 
 Operation = Literal["MAC", "AC"]
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+"""A number of events, spikes or synapses, checked where it is read from a file."""
+Size = Annotated[int, Field(ge=1, lt=2**63)]
+"""A number of neurons, steps or images, checked where it is read from a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +67,19 @@ class Entry:
     post: str
     operation: Operation
     backends: tuple[str, ...]
-    steps: int
-    images: int
-    neurons: int
-    post_neurons: int
-    nnz: int
-    nominal: int
-    ann_flops: Fraction
-    spikes: int
-    post_spikes: int
-    computed: int
+    steps: Size
+    images: Size
+    neurons: Size
+    post_neurons: Size
+    nnz: Count
+    nominal: Count
+    ann_flops: Annotated[Fraction, Field(ge=0)]
+    spikes: Count
+    post_spikes: Count
+    computed: Count
     covariance: Fraction
-    measured: Mapping[str, int]
-    reported: Mapping[str, int]
+    measured: Mapping[str, Count]
+    reported: Mapping[str, Count]
 
     @property
     def mean_spikes(self) -> Fraction:

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import pandas as pd
 
 from sparsespike.common.errors import ConfigError
-from sparsespike.energy.entry import Entry, RateOf
+from sparsespike.energy.entry import Count, Entry, RateOf
 from sparsespike.energy.profiles import Profile, get_profile
 
 Counts = Literal["events", "paper"]
@@ -80,8 +80,8 @@ class Activity:
     """What a population that integrates did, summed over images: membrane updates and spikes sent."""
 
     population: str
-    updates: int
-    messages: int
+    updates: Count
+    messages: Count
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from sparsespike.energy.entry import Entry
 from sparsespike.energy.ledger import Ledger
@@ -27,7 +27,7 @@ class SpikeSet:
         Of each population that integrates.
     """
 
-    entries: tuple[Entry, ...]
+    entries: Annotated[tuple[Entry, ...], Field(min_length=1)]
     activities: tuple[Activity, ...]
 
 
@@ -44,9 +44,19 @@ class Account:
         Where backends fired different spikes.
     """
 
-    backends: tuple[str, ...]
-    sets: tuple[SpikeSet, ...]
+    backends: Annotated[tuple[str, ...], Field(min_length=1)]
+    sets: Annotated[tuple[SpikeSet, ...], Field(min_length=1)]
     disagreements: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        entries = [entry for each in self.sets for entry in each.entries]
+        for what in ("steps", "images"):
+            if len(found := {getattr(entry, what) for entry in entries}) > 1:
+                raise ValueError(f"entries with {what} {sorted(found)}, expected one number")
+        if unknown := {name for entry in entries for name in (*entry.backends, *entry.measured, *entry.reported)} - {
+            *self.backends
+        }:
+            raise ValueError(f"entries of backends {sorted(unknown)}, expected those of the account")
 
     @classmethod
     def of(cls, ledger: Ledger) -> Account:
@@ -72,7 +82,7 @@ class Account:
         Raises
         ------
         pydantic.ValidationError
-            If a field is missing or malformed.
+            If a field is missing or malformed, or numbers contradict each other.
         """
         return _ADAPTER.validate_python(document)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sparsespike.energy.entry import Count, Size
 from sparsespike.energy.report.account import Account
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -33,10 +34,10 @@ class PopulationRun(BaseModel):
     """Spikes of one population in one run, summed over images."""
 
     population: str
-    neurons: int
-    positive_spikes: int
-    negative_spikes: int
-    events_by_step: list[int]
+    neurons: Size
+    positive_spikes: Count
+    negative_spikes: Count
+    events_by_step: list[Count]
 
 
 class Run(BaseModel):
@@ -46,8 +47,8 @@ class Run(BaseModel):
     version: str
     dtype: str
     graph_digest: str
-    images: Annotated[int, Field(ge=1)]
-    steps: Annotated[int, Field(ge=1)]
+    images: Size
+    steps: Size
     accuracy_by_step: list[Share]
     populations: list[PopulationRun]
     wall_seconds: dict[str, float]
@@ -63,10 +64,18 @@ class RasterPopulation(BaseModel):
     """Spike times of evenly spread neurons of one population: for each neuron shown, the steps in which it fired."""
 
     population: str
-    neurons: int
-    shown: list[int]
-    positive: list[list[int]]
-    negative: list[list[int]]
+    neurons: Size
+    shown: list[Count]
+    positive: list[list[Count]]
+    negative: list[list[Count]]
+
+    @model_validator(mode="after")
+    def _fits(self) -> RasterPopulation:
+        if not len(self.positive) == len(self.negative) == len(self.shown):
+            raise ValueError(
+                f"spike times of {len(self.positive)} and {len(self.negative)} neurons, expected {len(self.shown)}, those shown"
+            )
+        return self
 
 
 class RasterImage(BaseModel):
@@ -74,7 +83,7 @@ class RasterImage(BaseModel):
 
     label: int
     predicted: int
-    shape: list[int]
+    shape: list[Size]
     values: list[int]
     value_range: tuple[int, int]
     populations: list[RasterPopulation]
@@ -93,8 +102,16 @@ class Rasters(BaseModel):
     """Rasters of a few images."""
 
     backend: str
-    steps: int
+    steps: Size
     images: list[RasterImage]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Rasters:
+        shown = (population for image in self.images for population in image.populations)
+        last = max((time for each in shown for times in (*each.positive, *each.negative) for time in times), default=0)
+        if last >= self.steps:
+            raise ValueError(f"a spike at step {last}, expected 0 to {self.steps - 1}")
+        return self
 
 
 class Difference(BaseModel):

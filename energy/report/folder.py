@@ -259,8 +259,9 @@ def _parse(model: type[Document], found: dict[str, Any], file: Path) -> Document
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         at = ".".join(map(str, first["loc"])) or "the document"
+        wrong = first["msg"].removeprefix("Value error, ")
         raise ConfigError(
-            f"report: {file}, {at}: {first['msg']}; found {str(first['input'])[:80]}; make the file again, or remove it"
+            f"report: {file}, {at}: {wrong}; found {str(first['input'])[:80]}; make the file again, or remove it"
         ) from None
 
 

@@ -9,6 +9,8 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -405,9 +407,48 @@ def edit(name: str, **fields: Any) -> Callable[[Path], Any]:
     return change
 
 
+def damaged(place: str, value: Any, message: str, at: str | None = None) -> Any:
+    """A results file with another value at one place; the message is expected at ``at``, the place itself by default."""
+
+    def change(folder: Path) -> None:
+        file = folder / "results.json"
+        document = json.loads(file.read_text())
+        *way, last = (int(key) if key.isdecimal() else key for key in place.split("."))
+        reduce(getitem, way, document)[last] = value
+        file.write_text(json.dumps(document))
+
+    return pytest.param(change, f"results.json, {place if at is None else at}: {message}", id=f"{place} = {value}")
+
+
+ENTRY = "account.sets.0.entries.0"
+SIZE, COUNT = "Input should be greater than or equal to 1", "Input should be greater than or equal to 0"
+ONE = "Tuple should have at least 1 item"
+SHOWN = "rasters.images.0.populations.0"
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
+        damaged("account.backends", [], ONE),
+        damaged("account.sets", [], ONE),
+        damaged("account.sets.0.entries", [], ONE),
+        *(damaged(f"{ENTRY}.{name}", 0, SIZE) for name in ("steps", "images", "neurons", "post_neurons")),
+        *(damaged(f"{ENTRY}.{name}", -5, COUNT) for name in ("nnz", "nominal", "spikes", "post_spikes", "computed")),
+        damaged(f"{ENTRY}.ann_flops", "-1/2", COUNT),
+        damaged(f"{ENTRY}.ann_flops", "1/0", "Input is not a valid fraction"),
+        damaged(f"{ENTRY}.computed", 10**400, "Input should be less than"),
+        damaged(f"{ENTRY}.measured.native", -1, COUNT),
+        damaged("account.sets.0.activities.0.updates", -1, COUNT),
+        damaged(f"{ENTRY}.steps", STEPS + 1, f"entries with steps [{STEPS}, {STEPS + 1}]", "account"),
+        damaged(f"{ENTRY}.backends", ["other"], "entries of backends ['other']", "account"),
+        damaged("runs.0.populations.0.neurons", 0, SIZE),
+        damaged("runs.0.populations.0.positive_spikes", -1, COUNT),
+        damaged("rasters.steps", 0, SIZE),
+        damaged("rasters.steps", 1, "a spike at step", "rasters"),
+        damaged("rasters.images.0.shape.0", -1, SIZE),
+        damaged(f"{SHOWN}.neurons", 0, SIZE),
+        damaged(f"{SHOWN}.shown", [], "spike times of", SHOWN),
+        damaged(f"{SHOWN}.positive.0", [-1], COUNT, f"{SHOWN}.positive.0.0"),
         broken(lambda folder: shutil.rmtree(folder), "does not exist"),
         broken(lambda folder: (shutil.rmtree(folder), folder.write_text("x")), "is a file, expected a folder"),
         broken(lambda folder: (shutil.rmtree(folder), folder.mkdir()), "found no run, graph, results or record"),
@@ -415,7 +456,7 @@ def edit(name: str, **fields: Any) -> Callable[[Path], Any]:
         broken(lambda folder: (folder / "results.json").write_bytes(b"\xff\xfe"), "results.json cannot be read"),
         broken(lambda folder: (folder / "x.json").write_text("[" * 100_000), "x.json is no valid JSON"),
         broken(edit("results.json", runs=[]), "results.json, runs: "),
-        broken(edit("results.json", account={"backends": []}), "results.json, account.sets: "),
+        broken(edit("results.json", account={"backends": ["native"]}), "results.json, account.sets: "),
         broken(edit("summary.json", test_accuracy=97), "summary.json, test_accuracy: "),
         broken(edit("topology.json", layers=[{"final": {}}]), "topology.json, layers.0.final.shape: "),
         broken(edit("diagnosis/diagnosis.json", stages=[{}]), "diagnosis.json, stages.0.stage: "),
