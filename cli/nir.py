@@ -29,7 +29,6 @@ def convert_nir(
         If an option is malformed, or the network cannot be read or held by a graph.
     """
     require("nir", extra="nir")
-    require("torch", extra="train")
     from sparsespike.export.nir.reading import read_nir
 
     width = 24 if bits is None else whole_or_auto("--bits", bits)

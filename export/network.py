@@ -1,6 +1,7 @@
 """A network outside its framework: a directed acyclic graph of layers in float64.
 
 Every layer is a pure function of batches and knows the shape of its output. What it means in spikes is decided elsewhere.
+Torch is imported where convolutions and pools are computed: a network of NIR without them needs none.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from sparsespike.common.errors import ModelError
+from sparsespike.common.extras import require
 from sparsespike.export.exponential import ExponentialCode
 
 FloatArray = NDArray[np.float64]
@@ -121,8 +121,9 @@ class Convolve:
 
     def __call__(self, x: FloatArray) -> FloatArray:
         arrays = (x, spread(self.kernel, self.dilation), self.bias)  # torch takes seconds for a dilation in float64
+        torch = require("torch", extra="train")
         values, kernel, bias = (torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
-        convolved = functional.conv2d(values, kernel, bias, self.stride, self.padding, groups=self.groups)
+        convolved = torch.nn.functional.conv2d(values, kernel, bias, self.stride, self.padding, groups=self.groups)
         return np.asarray(convolved.numpy(), np.float64)
 
 
@@ -195,8 +196,9 @@ class AveragePool:
         return before[0], y, x
 
     def __call__(self, x: FloatArray) -> FloatArray:
+        torch = require("torch", extra="train")
         tensor = torch.from_numpy(np.ascontiguousarray(x))
-        return np.asarray(functional.avg_pool2d(tensor, *self.windows(x.shape[1:])).numpy())
+        return np.asarray(torch.nn.functional.avg_pool2d(tensor, *self.windows(x.shape[1:])).numpy())
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def read_nir(
     ConfigError
         If the file cannot be read, ``bits`` is out of range or ``dt`` not positive.
     MissingExtraError
-        If ``nir`` is not installed.
+        If ``nir`` is not installed, or the network has convolutions or pools and torch is not.
     """
     check_bits(bits)
     if dt is not None and not 0 < dt < math.inf:

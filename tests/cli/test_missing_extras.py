@@ -10,15 +10,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import nir
+import numpy as np
 import pytest
 
 from sparsespike.cli.doctor import small_network
 from sparsespike.export.connections import CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
 from sparsespike.export.graphfile import save_graph
+from sparsespike.export.nir.reading import read_nir
 
 HIDE = """
 import importlib.abc, importlib.metadata, os, sys
@@ -93,6 +97,25 @@ def graph_file(tmp_path: Path) -> Path:
     )
     save_graph(graph, tmp_path / "graph.safetensors")
     return tmp_path / "graph.safetensors"
+
+
+def test_a_network_of_nir_needs_torch_for_convolutions_alone(without: Without, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    ones = np.ones(8)
+    leaky = nir.LIF(tau=4e-3 * ones, r=ones, v_leak=0 * ones, v_threshold=ones, v_reset=0 * ones)
+    last = nir.Linear(rng.normal(size=(3, 8)))
+    nir.write(tmp_path / "flat.nir", nir.NIRGraph.from_list(nir.Affine(rng.normal(size=(8, 5)), rng.normal(size=8)), leaky, last))
+    convolution = nir.Conv2d((2, 2), rng.normal(size=(2, 1, 1, 1)), 1, 0, 1, 1, np.zeros(2))
+    flatten = nir.Flatten({"input": np.array([2, 2, 2])}, 0, -1)
+    nir.write(tmp_path / "convolution.nir", nir.NIRGraph.from_list(convolution, flatten, leaky, last))
+    without_torch = partial(without, ("torch", "torchvision"), "convert")
+    ended = without_torch("flat.nir", "--dt", 1e-3, "--json")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["digest"] == read_nir(tmp_path / "flat.nir", (0, 255), dt=1e-3).graph.digest()
+    refused = without_torch("convolution.nir", "--dt", 1e-3)
+    assert refused.code == 2
+    assert "package 'torch' cannot be imported" in refused.err
+    assert "pip install 'sparsespike[train]'" in refused.err
 
 
 @pytest.mark.parametrize(
