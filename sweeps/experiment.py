@@ -37,6 +37,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+ELSEWHERE = {"finetune.epochs": "'stages'", "simulate.images": "'test_images' of the study"}
+"""Options of commands that have another name or place in an experiment."""
+
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 Count = Annotated[int, Field(ge=1)]
 
@@ -281,7 +284,9 @@ def _problem(
     path = ".".join(filter(None, (at, *map(str, place)))) or "file"
     if kind == "extra_forbidden":
         known = _fields(model, place[:-1])
-        return f"{path}: unknown key{nearest(str(place[-1]), known)}; expected {', '.join(known)}"
+        called = ELSEWHERE.get(f"{table}.{place[-1]}")
+        hint = f" (did you mean {called}?)" if called else nearest(str(place[-1]), known)
+        return f"{path}: unknown key{hint}; expected {', '.join(known)}"
     expected = message.removeprefix("Input should be ").replace("String should match pattern", "a text like")
     return f"{path}: found nothing, expected it" if kind == "missing" else f"{path}: found {found!r}, expected {expected}"
 

@@ -176,6 +176,18 @@ simulat.steps = [8]
         (('"snm" }', '"snm" }\nfinetune = { levels = 4 }'), "study 'snm': finetune.method: found nothing"),
         (("epochs = 1", "epochs = true"), "study 'snm'.train.epochs: found True, expected a valid integer"),
         (('"snm" }', '"snm" }\ngrid.train.lr = []'), "study 'snm'.grid.train.lr: found [], expected"),
+        (
+            ('"snm" }', '"snm" }\nfinetune = { method = "aec", epochs = [3] }'),
+            "study 'snm'.finetune.epochs: unknown key (did you mean 'stages'?); expected method, stages",
+        ),
+        (
+            ('"snm" }', '"snm" }\nsimulate = { images = 100 }'),
+            "study 'snm'.simulate.images: unknown key (did you mean 'test_images' of the study?); expected steps, shards",
+        ),
+        (
+            ('"snm" }', '"snm" }\ngrid.finetune.epochs = [[3]]\nfinetune.method = "aec"'),
+            "study 'snm'.grid.finetune.epochs: unknown key (did",
+        ),
         (('"snm" }', '"snm" }\nrun = "/nowhere"\ntrain_images = 0'), "study 'snm'.train_images: found 0, expected greater"),
     ],
 )
