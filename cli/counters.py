@@ -36,7 +36,7 @@ def counters(
     Example: sparsespike counters runs/sparse/graph.safetensors --images 20 --layers
     """
     network = load_graph(graph)
-    time_steps = network.slots or steps or DEFAULT_STEPS
+    time_steps = steps or network.slots or DEFAULT_STEPS
     inputs = inputs_for(network, data, images, download=download).images
     run = NativeBackend().run(network, inputs, time_steps, record=network.spiking)
     frame = counters_frame(count_all(network, run, inputs, batch=batch), run.images)

@@ -181,7 +181,7 @@ def record_command(
     if "training" not in network.provenance or "conversion" not in network.provenance:
         raise ConfigError(f"{graph}: does not say how its network was trained, expected a graph that `convert` wrote")
     inputs, labels = images_for(network, data, None)
-    time_steps = network.slots or steps or DEFAULT_STEPS
+    time_steps = steps or network.slots or DEFAULT_STEPS
     with counted_progress() as progress:
         done = 0
 

@@ -62,9 +62,17 @@ def test_aec(sparsespike: Run, folder: Path) -> None:
     (run,) = json.loads(sparsespike("simulate", target, "--json").out)["runs"]
     assert len(run["accuracy_by_step"]) == 13
     assert run["accuracy_by_step"][-1] > accuracy - 0.05
-    refused = sparsespike("simulate", target, "--steps", 32)
-    assert refused.code == 2
-    assert "found steps = 32, expected 13, the T + 1 slots" in " ".join(refused.err.split())
+    commands: list[tuple[object, ...]] = [
+        ("simulate", target),
+        ("compare", target, "--images", 5),
+        ("counters", target),
+        ("paper", "record", target, "--out", folder / "record.json"),
+    ]
+    for command in commands:
+        refused = sparsespike(*command, "--steps", 32)
+        assert (refused.code, refused.out) == (2, "")
+        assert "found steps = 32, expected 13, the T + 1 slots" in " ".join(refused.err.split())
+        assert sparsespike(*command, "--steps", 13).code == 0
     equal = sparsespike("compare", target, "--backend", "native", "--backend", "brian2", "--images", 5)
     assert equal.code == 0, equal.err
     assert "T = 13" in equal.out
