@@ -7,15 +7,17 @@ from math import prod
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsespike.ann.checkpoint import MODEL_KEY, save_tensors
 from sparsespike.ann.config import TrainConfig
 from sparsespike.ann.finetune_config import FinetuneConfig
 from sparsespike.cli.units import completion, tables
 from sparsespike.common.errors import ConfigError
 from sparsespike.sweeps.expand import Plan, expand
-from sparsespike.sweeps.experiment import Experiment, parse_experiment
+from sparsespike.sweeps.experiment import Experiment, parse_experiment, read_experiment
 
 STUDY = """
 name = "small"
@@ -235,10 +237,33 @@ def test_a_file_that_is_no_toml() -> None:
         read("name = ")
 
 
-@pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "experiments").glob("*.toml")), ids=lambda file: file.stem)
-def test_the_experiments_of_the_repository_are_valid(file: Path) -> None:
-    experiment = parse_experiment(file.read_text(encoding="utf-8"), file.name, *tables())
-    assert experiment.name == file.stem
-    if all(point.run is None for point in experiment.points):
-        plan = expand(experiment, completion(), {})
-        assert len(plan.results) == len(experiment.points)
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+NETWORKS = {
+    "lag": 128,
+    "paper-cifar10-mlp": 16,
+    "paper-cifar10-mlp-20-epochs": 16,
+    "paper-cifar10-mlp-grid": 264,
+    "paper-cifar100-mlp": 264,
+    "paper-vgg-small-cifar10": 16,
+    "paper-vgg16-cifar10": 264,
+    "paper-vgg16-cifar100": 264,
+}
+
+
+def test_every_experiment_of_the_repository_is_planned() -> None:
+    assert NETWORKS.keys() == {file.stem for file in EXPERIMENTS.glob("*.toml")}
+
+
+@pytest.mark.parametrize(("name", "networks"), NETWORKS.items())
+def test_the_experiments_of_the_repository(tmp_path: Path, name: str, networks: int) -> None:
+    """As many networks as the text says, with stand-ins for runs that were trained before: what a model file says of them."""
+    experiment = read_experiment(EXPERIMENTS / f"{name}.toml", *tables())
+    assert experiment.name == name
+    runs = {}
+    for seed, run in enumerate(sorted({point.run for point in experiment.points if point.run})):
+        training = TrainConfig(data="cifar10", seed=seed, sparsity=0.0 if run.startswith("dense") else 0.99)
+        known = {"training": training.to_dict(), "model": {"activation": "cs-qcfs" if run.endswith("cs-qcfs") else "relu"}}
+        (tmp_path / run).mkdir()
+        save_tensors(tmp_path / run / "model.safetensors", {"weight": torch.zeros(1)}, MODEL_KEY, known)
+        runs[run] = str(tmp_path / run)
+    assert len(expand(experiment, completion(), runs).results) == networks
