@@ -54,9 +54,10 @@ class Brian2Backend:
     batch : int, optional
         Images simulated at a time, at most; by default as many as keep the monitors below 512 MiB.
     processes : int, optional
-        Mode ``cpp``: programs that run side by side, each on its share of the images and with the synapses in its memory; as many
-        as this process may use processors by default. Results do not depend on it. ``wall_seconds["simulation"]`` is the time in
-        the loops of all programs, added up: that of one processor.
+        Mode ``cpp``: programs that run side by side, each on its share of the images and with the synapses in its memory. By
+        default as many as this process may use processors, and fewer where they would hold more than ``max_synapses`` together.
+        Results do not depend on it. ``wall_seconds["simulation"]`` is the time in the loops of all programs, added up: that of
+        one processor.
     time_limit : float, optional
         Mode ``cpp``: seconds for one ``run``, build included; none by default.
 
@@ -89,7 +90,7 @@ class Brian2Backend:
         self._mode = mode
         self._max_synapses = check_max_synapses(self.name, max_synapses)
         self._batch = batch
-        self._processes = processes or available_processors()
+        self._processes = processes
         self._time_limit = time_limit
 
     def check(self, graph: SpikingGraph) -> list[str]:
@@ -132,7 +133,8 @@ class Brian2Backend:
         if self._mode == "cpp":
             from sparsespike.backends.brian2.standalone import run_standalone
 
-            return run_standalone(job, processes=self._processes, time_limit=self._time_limit)
+            together = max(1, min(available_processors(), self._max_synapses // max(job.graph.nnz, 1)))
+            return run_standalone(job, processes=self._processes or together, time_limit=self._time_limit)
         return run_here(job, self._mode)
 
 

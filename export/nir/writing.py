@@ -32,7 +32,6 @@ LARGEST_DENSE = 2**26
 LARGEST_THRESHOLD = 2**52
 """Half integers are exact in double precision below this."""
 FILE = "network.nir"
-_ELSEWHERE = "export to 'lava' or 'brian2', which take it as it is"
 
 
 def to_nir(graph: SpikingGraph, *, largest_dense: int = LARGEST_DENSE, dt: float | None = None) -> nir.NIRGraph:
@@ -75,7 +74,9 @@ def to_nir(graph: SpikingGraph, *, largest_dense: int = LARGEST_DENSE, dt: float
         raise ConfigError(f"dt: found {dt}, expected a time > 0")
     reasons = [reason for name in graph.order for reason in _losses(graph, graph.population(name), largest_dense, dt)]
     if reasons:
-        raise GraphError("NIR: the graph cannot be written without a loss: " + "; ".join(reasons))
+        raise GraphError(
+            f"NIR: the graph cannot be written without a loss: {'; '.join(reasons)}. Exports to 'lava' and 'brian2' lose nothing"
+        )
     real = _precision(graph)
     nodes: dict[str, Any] = {}
     edges: list[tuple[str, str]] = []
@@ -145,17 +146,17 @@ def _losses(graph: SpikingGraph, population: Population, largest_dense: int, dt:
     where = f"population {population.name!r}"
     if population.kind in ("signed_if", "aec"):
         kind = "signed spikes" if population.kind == "signed_if" else "spikes that carry a payload"
-        return [f"{where}: found kind {population.kind!r}, {kind}, which NIR lacks; {_ELSEWHERE}"]
+        return [f"{where}: found kind {population.kind!r}, {kind}, which NIR lacks"]
     reasons = [f"{where}: {loss}" for loss in _leak_losses(population, dt)]
     if population.kind in ("if", "lif") and population.reset != "zero":
         reasons.append(
             f"{where}: found the reset by subtraction, but a neuron of NIR resets to a constant (trained networks convert with "
-            f"subtraction alone); {_ELSEWHERE}"
+            "subtraction alone)"
         )
     if population.v_init.any():
-        reasons.append(f"{where}: found initial membranes v_init, but NIR starts at 0; {_ELSEWHERE}")
+        reasons.append(f"{where}: found initial membranes v_init, but NIR starts at 0")
     if population.bias_mode == "once" and (population.kind == "input" or population.bias.any()):
-        reasons.append(f"{where}: found bias_mode 'once', but NIR adds biases and takes its input every step; {_ELSEWHERE}")
+        reasons.append(f"{where}: found bias_mode 'once', but NIR adds biases and takes its input every step")
     if population.threshold is not None:
         largest = int(population.threshold[population.threshold != NEVER].max(initial=0))
         if largest > LARGEST_THRESHOLD:

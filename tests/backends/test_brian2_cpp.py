@@ -303,7 +303,11 @@ def test_every_processor_takes_its_share_of_the_images_unless_told(program: Path
     (program / "main").chmod(0o755)
     graph, inputs, steps = everything()
     each = -(-4 // len(os.sched_getaffinity(0)))
-    for backend, runs in ((Brian2Backend("cpp", batch=4, processes=1), 1), (Brian2Backend("cpp", batch=4), -(-4 // each))):
+    for backend, runs in (
+        (Brian2Backend("cpp", batch=4, processes=1), 1),
+        (Brian2Backend("cpp", batch=4), -(-4 // each)),
+        (Brian2Backend("cpp", batch=4, max_synapses=2 * graph.nnz - 1), 1),
+    ):
         (tmp_path / "runs").write_text("")
         assert_equal(backend.run(graph, inputs[:4], steps, record=["signed"]), reference(graph, inputs[:4], steps))
         assert (tmp_path / "runs").read_text() == "run\n" * runs

@@ -36,6 +36,8 @@ def test_export_to_nir_writes_a_network_or_says_what_would_be_lost(sparsespike: 
     refused = sparsespike("export", tmp_path / "soft.safetensors", "--to", "nir", "--out", tmp_path / "exported")
     assert refused.code != 0
     assert "population 'hidden1': found the reset by subtraction" in " ".join(refused.err.split())
+    assert refused.err.rstrip().endswith("Exports to 'lava' and 'brian2' lose nothing")
+    assert sparsespike("export", tmp_path / "soft.safetensors", "--to", "lava", "--out", tmp_path / "lava").code == 0
     kept = [replace(p, reset="zero", v_init=None) if p.kind == "if" else p for p in graph.populations]
     save_graph(SpikingGraph(kept, graph.projections), tmp_path / "hard.safetensors")
     ended = sparsespike("export", tmp_path / "hard.safetensors", "--to", "nir", "--out", tmp_path / "exported")
