@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,11 @@ BIAS_EXPONENTS = range(8)
 UNREACHABLE = 2**31 - 1
 """The threshold of a neuron that never fires, in int32: no 24-bit membrane reaches it."""
 
-_BITS_ADVICE = "convert with --bits 8, or use the backend 'lava', which has no such limit"
-_UNIT_ADVICE = "convert with fewer bits or for a smaller range of input values, or use the backend 'lava'"
+_PART = 2**22
+_FEWER_BITS = "convert with --bits 8"
+_SMALLER_UNITS = "convert with fewer bits or for a smaller range of input values"
+_ELSEWHERE = "or use the backend 'lava'"
+_UNIT_ADVICE = f"{_SMALLER_UNITS}, {_ELSEWHERE}"
 
 
 @dataclass(frozen=True)
@@ -91,31 +94,53 @@ class Layout:
         return CSRConnection(csr.pointers, csr.indices, scaled.astype(np.int32), csr.n_post)
 
 
+class Misfit(NamedTuple):
+    """What of a graph does not fit the words of a chip, and what helps."""
+
+    found: str
+    remedy: str
+
+
 def fixed_layout(graph: SpikingGraph, format: Format = PROGRAMMED) -> tuple[Layout, list[str]]:
-    """The layout, and reasons why the graph has none; the layout holds if there are no reasons.
+    """The layout, and reasons why the graph has none; the layout holds if there are no reasons."""
+    layout, misfits = lay_out(graph, format)
+    return layout, [f"{found}; {remedy}, {_ELSEWHERE}" for found, remedy in misfits]
+
+
+def lay_out(graph: SpikingGraph, format: Format, *, injected: bool = False) -> tuple[Layout, list[Misfit]]:
+    """The layout, and what of the graph does not fit it.
 
     Of the shifts at which the weights into a population fit, the smallest leaves its membrane the widest range.
+
+    Parameters
+    ----------
+    graph : SpikingGraph
+    format : Format
+    injected : bool
+        Whether the input is computed elsewhere, so that its values and weights may be of any size.
     """
     shifts: dict[str, int] = {}
     exponents: dict[Key, int] = {}
-    reasons: list[str] = []
+    misfits: list[Misfit] = []
     source = graph.input
-    for name in (source.name, *graph.spiking):
-        reasons += _message_reasons(graph.population(name))
+    for name in graph.spiking if injected else (source.name, *graph.spiking):
+        misfits += _wide_messages(graph.population(name))
     for name in graph.order:
         if name == source.name:
             continue
         population = graph.population(name)
+        into = [projection for projection in graph.into(name) if not (injected and projection.pre == source.name)]
+        weights = {projection.key: distinct_weights(projection.connection) for projection in into}
         for shift in _shifts(population, format):
-            found = _exponents(graph, name, shift, format)
+            found = _exponents(weights, shift, format)
             if found is not None:
                 shifts[name] = shift
                 exponents |= found
-                reasons += _problems(population, shift, format)
+                misfits += _problems(population, shift, format)
                 break
         else:
-            reasons += _weight_reasons(graph, name, format)
-    return Layout(shifts, exponents), reasons
+            misfits += _wide_weights(population, weights, format)
+    return Layout(shifts, exponents), misfits
 
 
 def _shifts(population: Population, format: Format) -> range:
@@ -123,16 +148,16 @@ def _shifts(population: Population, format: Format) -> range:
     return range(1) if population.kind == "lif" else format.shifts
 
 
-def _exponents(graph: SpikingGraph, name: str, shift: int, format: Format) -> dict[Key, int] | None:
+def _exponents(weights: Mapping[Key, NDArray[np.int64]], shift: int, format: Format) -> dict[Key, int] | None:
     """Exponents of all projections into a population at a shift; None if the weights of one do not fit."""
-    exponents = {p.key: weight_exponent(p.connection, shift, format.exponents) for p in graph.into(name)}
+    exponents = {key: weight_exponent(values, shift, format.exponents) for key, values in weights.items()}
     found = {key: exponent for key, exponent in exponents.items() if exponent is not None}
     return found if len(found) == len(exponents) else None
 
 
-def weight_exponent(connection: Connection, shift: int, exponents: range) -> int | None:
+def weight_exponent(weights: NDArray[np.int64], shift: int, exponents: range) -> int | None:
     """The smallest exponent at which all weights of a connection are mantissas, or None if there is none."""
-    words = _weights(connection) << shift
+    words = weights << shift
     mixed = bool((words > 0).any() and (words < 0).any())
     low, high = (-256, 254) if mixed else (-255, 255)
     for exponent in exponents:
@@ -144,29 +169,28 @@ def weight_exponent(connection: Connection, shift: int, exponents: range) -> int
     return None
 
 
-def _weights(connection: Connection) -> NDArray[np.int64]:
-    values = connection.values if isinstance(connection, CSRConnection) else connection.kernel
-    return values.astype(np.int64)
+def distinct_weights(connection: Connection) -> NDArray[np.int64]:
+    """Every weight of a connection, once; of large ones there are far fewer than synapses."""
+    values = (connection.values if isinstance(connection, CSRConnection) else connection.kernel).ravel()
+    parts = [np.unique(values[first : first + _PART]) for first in range(0, len(values), _PART)]
+    return np.unique(np.concatenate(parts)).astype(np.int64) if parts else np.zeros(0, np.int64)
 
 
-def _weight_reasons(graph: SpikingGraph, name: str, format: Format) -> list[str]:
-    reasons = []
-    population = graph.population(name)
+def _wide_weights(population: Population, weights: Mapping[Key, NDArray[np.int64]], format: Format) -> list[Misfit]:
+    found = []
     unit = ", in the unit of a membrane that leaks (even where both signs occur)" if population.kind == "lif" else ""
-    for projection in graph.into(name):
-        values = _weights(projection.connection)
-        shifts = _shifts(population, format)
-        if all(weight_exponent(projection.connection, shift, format.exponents) is None for shift in shifts):
-            reasons.append(
-                f"projection {projection.pre!r} -> {name!r} has weights {values.min()}..{values.max()}, expected mantissas of 8 "
-                f"bits with one exponent{unit}; {_BITS_ADVICE}"
+    for (pre, post), values in weights.items():
+        if all(weight_exponent(values, shift, format.exponents) is None for shift in _shifts(population, format)):
+            found.append(
+                f"projection {pre!r} -> {post!r} has weights {values.min()}..{values.max()}, expected mantissas of 8 bits with "
+                f"one exponent{unit}"
             )
-    return reasons or [
-        f"the projections into population {name!r} have weights of units too far apart for one membrane; {_BITS_ADVICE}"
-    ]
+    if not found:
+        found.append(f"the projections into population {population.name!r} have weights of units too far apart for one membrane")
+    return [Misfit(each, _FEWER_BITS) for each in found]
 
 
-def _message_reasons(population: Population) -> Iterator[str]:
+def _wide_messages(population: Population) -> Iterator[Misfit]:
     """What a population's spikes cannot carry."""
     if population.value_range is not None:
         carried = max(-population.value_range[0], population.value_range[1])
@@ -175,13 +199,13 @@ def _message_reasons(population: Population) -> Iterator[str]:
     else:
         return
     if carried > WORD_LIMIT:
-        yield (
-            f"population {population.name!r} emits values up to {carried}, expected at most {WORD_LIMIT} (24 bits with the "
-            f"sign); {_UNIT_ADVICE}"
+        yield Misfit(
+            f"population {population.name!r} emits values up to {carried}, expected at most {WORD_LIMIT} (24 bits with the sign)",
+            _SMALLER_UNITS,
         )
 
 
-def _problems(population: Population, shift: int, format: Format) -> Iterator[str]:
+def _problems(population: Population, shift: int, format: Format) -> Iterator[Misfit]:
     """What of a population does not fit at a shift."""
     unit = 2**shift
     name = f"population {population.name!r}"
@@ -190,18 +214,19 @@ def _problems(population: Population, shift: int, format: Format) -> Iterator[st
         limit = format.threshold_limit // unit  # shifts are at least threshold_bits, so that none of a threshold's is lost
         if used.max(initial=0) > limit:
             bits = (format.threshold_limit >> format.threshold_bits).bit_length()
-            yield f"{name} has a {field} of {used.max()}, expected at most {limit} ({bits} bits); {_UNIT_ADVICE}"
+            yield Misfit(f"{name} has a {field} of {used.max()}, expected at most {limit} ({bits} bits)", _SMALLER_UNITS)
     if np.abs(population.v_init).max() > WORD_LIMIT // unit:
-        yield (
-            f"{name} starts with a membrane of {np.abs(population.v_init).max()}, expected at most {WORD_LIMIT // unit} (24 bits "
-            f"with the sign); {_UNIT_ADVICE}"
+        start = np.abs(population.v_init).max()
+        yield Misfit(
+            f"{name} starts with a membrane of {start}, expected at most {WORD_LIMIT // unit} (24 bits with the sign)",
+            _SMALLER_UNITS,
         )
     misfits = population.bias[~is_bias(population.bias, shift)]
     if len(misfits):
         worst = misfits[np.argmax(np.abs(misfits))]
-        yield (
-            f"{name} has a bias of {worst}, {bias_expectation(shift)}; round the biases in the graph "
-            f"(sparsespike.backends.lava.fixed.round_biases), or {_UNIT_ADVICE}"
+        yield Misfit(
+            f"{name} has a bias of {worst}, {bias_expectation(shift)}",
+            f"round the biases in the graph (sparsespike.backends.lava.fixed.round_biases), or {_SMALLER_UNITS}",
         )
 
 
@@ -237,7 +262,9 @@ def round_biases(graph: SpikingGraph) -> SpikingGraph:
     for population in graph.populations:
         if population.kind != "input":
             if population.name not in shifts:
-                raise BackendError(f"round_biases: {'; '.join(_weight_reasons(graph, population.name, PROGRAMMED))}")
+                weights = {p.key: distinct_weights(p.connection) for p in graph.into(population.name)}
+                misfits = _wide_weights(population, weights, PROGRAMMED)
+                raise BackendError(f"round_biases: {'; '.join(f'{found}; {remedy}' for found, remedy in misfits)}")
             population = replace(population, bias=_rounded(population, shifts[population.name]))
         populations.append(population)
     return SpikingGraph(

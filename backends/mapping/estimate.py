@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsespike.backends.lava.fixed import lay_out
 from sparsespike.backends.mapping.chips import Chip
-from sparsespike.common.errors import BackendError
+from sparsespike.export.connections import Connection, CSRConnection
 from sparsespike.export.graph import Population, SpikingGraph
 
 WEIGHT_BITS = 8
@@ -21,7 +22,8 @@ MEMORY_WORD_BITS = 64
 """The layout of synaptic memory on Loihi 1, as in nengo-loihi 1.1 (``SynapseConfig.bits_per_axon`` in nengo_loihi/block.py): the
 synapses of an axon lie in blocks of up to 64, each synapse being weight, delay and index, with a header of 10 bits, rounded up to
 words of 64 bits."""
-MAX_SYNAPSES = 10**8
+PART = 2**22
+"""Synapses that are looked at together, about: no more of a convolution is ever expanded."""
 
 ASSUMPTIONS = (
     "a core holds neurons of one population, consecutive ones, in equal shares",
@@ -118,11 +120,24 @@ class Estimate:
 
 
 class _Synapses(NamedTuple):
-    """The synapses of one projection, neuron by neuron."""
+    """A projection inside the chip."""
 
-    pre: NDArray[np.int64]
-    post: NDArray[np.int64]
+    connection: Connection
     delay_bits: int
+
+    def axons(self, share: int, cores: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+        """Presynaptic neuron, core and number of synapses of every axon that ends on a core, part by part."""
+        for pre, post in _parts(self.connection):
+            axons, counts = _count(pre * cores + post // share)
+            yield axons // cores, axons % cores, counts
+
+    def cores_heard_by(self, share: int) -> NDArray[np.int64]:
+        """Cores of the postsynaptic population that hear each presynaptic neuron."""
+        neurons, n_post = self.connection.shape
+        heard = np.zeros(neurons, np.int64)
+        for pre, _, _ in self.axons(share, -(-n_post // share)):
+            heard += np.bincount(pre, minlength=neurons)
+        return heard
 
 
 def estimate(
@@ -130,7 +145,6 @@ def estimate(
     chip: Chip,
     *,
     spikes: Mapping[str, NDArray[Any]] | None = None,
-    max_synapses: int = MAX_SYNAPSES,
 ) -> Estimate:
     """Estimate the cores, synaptic memory, axons and messages that a graph takes of a chip.
 
@@ -143,26 +157,17 @@ def estimate(
     chip : Chip
     spikes : mapping of population to array, shape (N,) or (B, N), optional
         Spikes of each neuron for one image, or for B of them, of which the mean is taken.
-    max_synapses : int
-        Largest graph that is looked at, convolutions expanded.
-
-    Raises
-    ------
-    BackendError
-        If the graph has more synapses than that.
     """
-    if graph.nnz > max_synapses:
-        raise BackendError(
-            f"mapping estimate: found {graph.nnz:,} synapses, expected at most max_synapses = {max_synapses:,}; raise it if "
-            "there are about 50 bytes of memory for each"
-        )
     obstacles = list(_obstacles(graph, chip))
     inside = [name for name in graph.order if name != graph.input.name]
     if not chip.packs:
         populations = tuple(_described(graph.population(name)) for name in inside)
         obstacles.append(f"how synapses and axons are held in a core of {chip.name} is not published: cores are a lower bound")
         return Estimate(chip, _least_cores(graph, chip, inside), True, populations, ASSUMPTIONS[2:], tuple(obstacles))
-    synapses = {p.key: _expand(graph, *p.key) for p in graph.projections if p.pre != graph.input.name}
+    delays = {p.key: graph.delay(*p.key) - (graph.slots is None) for p in graph.projections}  # beside what every message takes
+    synapses = {
+        p.key: _Synapses(p.connection, delays[p.key].bit_length()) for p in graph.projections if p.pre != graph.input.name
+    }
     shares: dict[str, int] = {}
     found = {}
     for name in reversed(inside):  # what leaves a population depends on the cores of those after it
@@ -171,7 +176,7 @@ def estimate(
         targets = np.zeros(population.size, np.int64)
         for (pre, post), part in synapses.items():
             if pre == name and post in shares:
-                targets += _cores_heard_by(part, population.size, shares[post])
+                targets += part.cores_heard_by(shares[post])
         mean = None if spikes is None or name not in spikes else np.atleast_2d(spikes[name]).mean(axis=0)
         packed = _pack(population, into, targets, mean, chip)
         if packed.neurons_per_core is None:
@@ -191,23 +196,36 @@ def _described(population: Population) -> PopulationEstimate:
     return PopulationEstimate(name=population.name, neurons=population.size, thresholds=thresholds)
 
 
-def _expand(graph: SpikingGraph, pre: str, post: str) -> _Synapses:
-    csr = graph.projection(pre, post).connection.to_csr()
-    delay = graph.delay(pre, post) - (graph.slots is None)  # steps beyond the one that every message takes
-    return _Synapses(np.repeat(np.arange(csr.shape[0]), csr.fan_out), csr.indices.astype(np.int64), delay.bit_length())
+def _parts(connection: Connection, synapses: int = PART) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Pre- and postsynaptic neuron of every synapse, about so many at once; those of a presynaptic neuron come in one part."""
+    if isinstance(connection, CSRConnection):
+        pointers = connection.pointers
+        first = 0
+        while first < connection.shape[0]:
+            last = max(int(np.searchsorted(pointers, pointers[first] + synapses, "right")) - 1, first + 1)
+            pre = np.repeat(np.arange(first, last), np.diff(pointers[first : last + 1]))
+            yield pre, connection.indices[pointers[first] : pointers[last]].astype(np.int64)
+            first = last
+        return
+    c_out, c_per_group = connection.kernel.shape[:2]
+    pixels, per_group = int(np.prod(connection.input_shape[1:])), c_out // connection.groups
+    positions = int(np.prod(connection.output_shape[1:]))
+    for channel in range(connection.input_shape[0]):
+        group, of_group = divmod(channel, c_per_group)
+        kernel = connection.kernel[group * per_group : (group + 1) * per_group, of_group : of_group + 1]
+        part = replace(connection, kernel=kernel, input_shape=(1, *connection.input_shape[1:]), groups=1).to_csr()
+        pre = np.repeat(np.arange(pixels), part.fan_out)
+        yield pre + channel * pixels, part.indices.astype(np.int64) + group * per_group * positions
 
 
-def _axons(synapses: _Synapses, share: int, cores: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Presynaptic neuron, core and number of synapses of every axon that ends on a core."""
-    axons, counts = np.unique(synapses.pre * cores + synapses.post // share, return_counts=True)
-    return axons // cores, axons % cores, counts
-
-
-def _cores_heard_by(synapses: _Synapses, neurons: int, share: int) -> NDArray[np.int64]:
-    """Cores of a projection's postsynaptic population that hear each presynaptic neuron."""
-    cores = int(synapses.post.max(initial=0)) // share + 1
-    pre, _, _ = _axons(synapses, share, cores)
-    return np.bincount(pre, minlength=neurons)
+def _count(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Distinct keys and how often there is each; those of a part lie close together, which saves sorting them."""
+    low, high = (int(keys.min()), int(keys.max())) if len(keys) else (0, 0)
+    if high - low > 8 * len(keys):
+        return np.unique(keys, return_counts=True)
+    counts = np.bincount(keys - low)
+    found = np.flatnonzero(counts)
+    return found + low, counts[found]
 
 
 def axon_bits(synapses: NDArray[np.int64], neurons_per_core: int, delay_bits: int) -> NDArray[np.int64]:
@@ -230,15 +248,28 @@ def _pack(
     assert chip.out_axons is not None
     assert chip.synapse_bits is not None
     described = _described(population)
-    cores = -(-population.size // chip.neurons.value)
+    heard = sum(part.connection.fan_in for part in into)
+    alone = MEMORY_WORD_BITS * heard  # on a core of its own: no neuron shares an axon's words
+    if (
+        np.max(heard, initial=0) > chip.in_axons.value
+        or np.max(alone, initial=0) > chip.synapse_bits.value
+        or targets.max() > chip.out_axons.value
+    ):
+        return described
+    least_bits = sum(part.connection.nnz * (WEIGHT_BITS + part.delay_bits) for part in into)
+    cores = max(
+        -(-population.size // chip.neurons.value),
+        -(-least_bits // chip.synapse_bits.value),
+        -(-int(targets.sum()) // chip.out_axons.value),
+    )
     while True:
         share = -(-population.size // cores)
         used = -(-population.size // share)
         in_axons, bits = np.zeros(used, np.int64), np.zeros(used, np.int64)
         for part in into:
-            _, core, counts = _axons(part, share, used)
-            in_axons += np.bincount(core, minlength=used)
-            np.add.at(bits, core, axon_bits(counts, share, part.delay_bits))
+            for _, core, counts in part.axons(share, used):
+                in_axons += np.bincount(core, minlength=used)
+                np.add.at(bits, core, axon_bits(counts, share, part.delay_bits))
         begin = np.arange(0, population.size, share)
         out_axons = np.add.reduceat(targets, begin)
         if (
@@ -247,8 +278,6 @@ def _pack(
             and out_axons.max() <= chip.out_axons.value
         ):
             break
-        if share == 1:
-            return described
         cores = max(cores + 1, int(cores * 1.05))
     messages = None if spikes is None else float(np.add.reduceat(spikes * targets, begin).max())
     return PopulationEstimate(
@@ -293,3 +322,6 @@ def _obstacles(graph: SpikingGraph, chip: Chip) -> Iterator[str]:
         steps = graph.delay(*projection.key) - (graph.slots is None)
         if projection.pre != graph.input.name and chip.delay_bits is not None and steps.bit_length() > chip.delay_bits.value:
             yield f"projection {projection.pre!r} -> {projection.post!r} waits {steps} steps, and {chip.name} at most 62"
+    if chip.words is not None:
+        _, misfits = lay_out(graph, chip.words, injected=True)
+        yield from (f"{chip.name}: {misfit.found}; {misfit.remedy}" for misfit in misfits)

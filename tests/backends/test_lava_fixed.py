@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from sparsespike.backends.lava import LavaBackend, Run
 from sparsespike.backends.lava.environment import lava_python
-from sparsespike.backends.lava.fixed import PROGRAMMED, STOCK, WORD_LIMIT, fixed_layout, is_bias, round_biases, weight_exponent
+from sparsespike.backends.lava.fixed import (
+    PROGRAMMED,
+    STOCK,
+    WORD_LIMIT,
+    distinct_weights,
+    fixed_layout,
+    is_bias,
+    round_biases,
+    weight_exponent,
+)
 from sparsespike.backends.registry import get_backend
 from sparsespike.backends.testing import CASES, assert_equal, reference
 from sparsespike.backends.testing.aec_cases import aec_input, aec_population, aec_readout
@@ -119,7 +128,8 @@ def test_weight_exponent_against_all_mantissas(values, power, shift, format):
         for exponent in format.exponents
         if {int(w) << shift for w in values} <= {m << exponent for m in range(low, high + 1, step)}
     ]
-    assert weight_exponent(CSRConnection.from_scipy(values[:, None]), shift, format.exponents) == min(possible, default=None)
+    connection = CSRConnection.from_scipy(values[:, None])
+    assert weight_exponent(distinct_weights(connection), shift, format.exponents) == min(possible, default=None)
 
 
 def test_biases_against_all_mantissas():

@@ -1,6 +1,7 @@
 """The mapping estimate against a count synapse by synapse, closed forms, and what is published."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsespike.backends.mapping import CHIPS, LOIHI_1, LOIHI_2, Chip, Limit, estimate
-from sparsespike.backends.mapping.estimate import axon_bits
+from sparsespike.backends.mapping.estimate import _parts, axon_bits
 from sparsespike.backends.testing import CASES
-from sparsespike.backends.testing.strategies import graphs
-from sparsespike.common.errors import BackendError
-from sparsespike.export.connections import CSRConnection
+from sparsespike.backends.testing.strategies import convolutions, graphs
+from sparsespike.export.connections import Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
 
 
@@ -198,5 +198,79 @@ def test_thresholds_delays_and_more_than_one_chip():
     )
     (obstacle,) = estimate(graph, LOIHI_1).obstacles
     assert obstacle.startswith("population 'hidden' has 17 different thresholds, and a core of Loihi 1 at most 16 (nengo-loihi")
-    with pytest.raises(BackendError, match="found 34 synapses, expected at most max_synapses = 33"):
-        estimate(graph, LOIHI_1, max_synapses=33)
+
+
+def one_projection(connection, **fields):
+    """Input - a - b - readout, with the connection from a to b."""
+    n_pre, n_post = connection.shape
+    a = Population(name="a", shape=(n_pre,), kind="if", threshold=np.full(n_pre, 4), reset="zero")
+    if isinstance(connection, Conv2dConnection):
+        a = replace(a, shape=connection.input_shape)
+    b_shape = connection.output_shape if isinstance(connection, Conv2dConnection) else (n_post,)
+    b = Population(name="b", shape=b_shape, kind="if", reset="zero", **{"threshold": np.full(n_post, 4)} | fields)
+    image = Population(name="input", shape=(1,), kind="input", value_range=(0, 2**25))
+    one = Population(name="readout", shape=(1,), kind="readout")
+    projections = [
+        Projection("input", "a", CSRConnection.from_scipy(np.full((1, n_pre), 2**20 + 1))),
+        Projection("a", "b", connection),
+        Projection("b", "readout", CSRConnection.from_scipy(np.ones((n_post, 1), int))),
+    ]
+    return SpikingGraph([image, a, b, one], projections)
+
+
+@pytest.mark.parametrize(
+    ("weights", "fields", "of_1", "of_2"),
+    [
+        ([-127, 127], {}, None, None),
+        ([-32767, 127], {}, *["projection 'a' -> 'b' has weights -32767..127, expected mantissas of 8 bits"] * 2),
+        ([1, 2], {"threshold": np.array([2**17])}, "a threshold of 131072, expected at most 131071 (17 bits)", None),
+        ([1, 2], {"threshold": np.array([2**23])}, "a threshold of 8388608", "a threshold of 8388608, expected at most 8388607"),
+        ([1, 2], {"v_init": np.array([2**20])}, "starts with a membrane of 1048576, expected at most 131071 (24 bits", None),
+        ([1, 2], {"bias": np.array([2**19 + 1])}, "has a bias of 524289, expected a mantissa of 13 bits", "a bias of 524289"),
+    ],
+)
+def test_words_that_are_too_narrow_are_obstacles(weights, fields, of_1, of_2):
+    """The input's own weights and values are not: its current is computed off the chip."""
+    graph = one_projection(CSRConnection.from_scipy(np.array(weights)[:, None]), **fields)
+    for chip, expected in ((LOIHI_1, of_1), (LOIHI_2, of_2)):
+        obstacles = [found for found in estimate(graph, chip).obstacles if found.startswith(f"{chip.name}: ")]
+        assert len(obstacles) == (expected is not None)
+        if expected is not None:
+            assert expected in obstacles[0]
+            assert "; convert with " in obstacles[0] or "; round the biases in the graph" in obstacles[0]
+            assert "backend" not in obstacles[0].replace("sparsespike.backends", "")
+
+
+@settings(max_examples=30, deadline=None)
+@given(convolutions(), st.integers(1, 40), st.integers(1, 30))
+def test_convolutions_take_what_their_synapses_take_one_by_one(case, neurons, words):
+    """Part by part, without ever expanding all of it."""
+    graph = case.graph
+    expanded = SpikingGraph(graph.populations, [replace(p, connection=p.connection.to_csr()) for p in graph.projections])
+    small = replace(LOIHI_1, neurons=published(neurons), in_axons=published(30), synapse_bits=published(64 * words))
+    for chip in (LOIHI_1, small):
+        assert estimate(graph, chip).rows() == estimate(expanded, chip).rows()
+
+
+@pytest.mark.parametrize("part", [1, 7, 40])
+def test_synapses_in_parts_are_all_of_them(part):
+    rng = np.random.default_rng(part)
+    csr = CSRConnection.from_scipy(rng.integers(0, 2, (30, 6)) * (rng.random((30, 1)) < 0.5))
+    pre, post = (np.concatenate(arrays) for arrays in zip(*_parts(csr, part), strict=True))
+    assert (pre.tolist(), post.tolist()) == (np.repeat(np.arange(30), csr.fan_out).tolist(), csr.indices.tolist())
+
+
+def test_large_convolutions_are_estimated_in_little_memory():
+    """9 million synapses, which would be more than 72 MB expanded."""
+    connection = Conv2dConnection(np.full((32, 32, 3, 3), 2), (32, 32, 32), padding=(1, 1))
+    graph = one_projection(connection)
+    assert graph.nnz > 9_000_000
+    tracemalloc.start()
+    try:
+        roomy = replace(LOIHI_1, in_axons=published(10**6), out_axons=published(10**6), synapse_bits=published(2**40))
+        found = estimate(graph, roomy)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [p.cores for p in found.populations] == [32, 32, 1]
+    assert peak < 60 * 10**6
