@@ -214,16 +214,28 @@ def _share(part: Fraction, whole: Fraction) -> Fraction:
     return part / whole if whole else Fraction(0)
 
 
+GRIDS = {
+    ("cifar10", "mlp"): "paper-cifar10-mlp-grid",
+    ("cifar100", "mlp"): "paper-cifar100-mlp",
+    ("cifar10", "vgg16"): "paper-vgg16-cifar10",
+    ("cifar100", "vgg16"): "paper-vgg16-cifar100",
+}
+"""The experiment that makes the rows of a data set and model."""
+
+
 def describe_missing(missing: Sequence[str]) -> str:
     """Rows without a record, and how to make one."""
     if not missing:
         return "Every row of the paper's table has a record."
-    groups: dict[str, list[str]] = {}
+    groups: dict[tuple[str, str], list[str]] = {}
     for row in missing:
         dataset, model, *rest = row.split(" ")
-        experiment = f"paper-{dataset}-mlp" if model == "mlp" else f"paper-{model}-{dataset}"
-        groups.setdefault(experiment, []).append(" ".join(rest))
+        groups.setdefault((dataset, model), []).append(" ".join(rest))
     lines = ["Not run, or not among these records:"]
-    for experiment, rows in groups.items():
-        lines.append(f"  {', '.join(rows)}: sparsespike sweep run experiments/{experiment}.toml --out runs/{experiment}")
+    for (dataset, model), rows in groups.items():
+        experiment = GRIDS[dataset, model]
+        lines.append(
+            f"  {', '.join(rows)}: sparsespike sweep run experiments/{experiment}.toml --out runs/{experiment} "
+            f"--data {dataset}=imagefolder:PATH"
+        )
     return "\n".join(lines)

@@ -54,7 +54,7 @@ def test_record_table2_figure2_figure3(sparsespike: Run, tmp_path: Path) -> None
     assert len((tmp_path / "table2.csv").read_text().splitlines()) == 3
     shown = sparsespike("paper", "table2", records, "--profiles")
     assert shown.code == 0
-    for text in ("digits mlp qcfs s(0.8) chts", "reduction under each profile", "experiments/paper-cifar10-mlp.toml"):
+    for text in ("digits mlp qcfs s(0.8) chts", "reduction under each profile", "experiments/paper-cifar10-mlp-grid.toml"):
         assert text in shown.out
 
     assert sparsespike("paper", "figure2", records, "--out", tmp_path).code == 0

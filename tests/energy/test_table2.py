@@ -123,6 +123,7 @@ def test_missing_rows_come_with_a_command(record):
     assert "cifar10 mlp cs-qcfs s(0.99)" in missing
     text = describe_missing(missing)
     assert "sparsespike sweep run experiments/paper-vgg16-cifar100.toml" in text
+    assert text.count("--data cifar100=imagefolder:PATH") == 2
     assert describe_missing(()) == "Every row of the paper's table has a record."
 
 
