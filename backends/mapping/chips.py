@@ -25,7 +25,7 @@ class Limit:
     value : int
     source : str
     verified : bool
-        Whether the source states it plainly; otherwise its authors, or we, had it at second hand.
+        Whether the source states it plainly; otherwise it is derived from it, or its authors had it at second hand.
     """
 
     value: int
@@ -118,7 +118,7 @@ LOIHI_2 = Chip(
     weight_bits=Limit(8, _WEIGHTS),
     threshold_bits=Limit(24, _GRADED),
     membrane_bits=Limit(24, _GRADED),
-    bias_bits=Limit(13, _NEURONS),
+    bias_bits=Limit(13, f"{_NEURONS}; taken to hold for neurons that are programmed, too", verified=False),
     words=PROGRAMMED,
     graded=True,
     programmable=True,
