@@ -119,7 +119,7 @@ def main() -> None:
     for name in GRAPHS:
         graph = graph_of(options.run, name)
         images = pixels(test, graph)
-        compared: list[Backend] = [Brian2Backend("cpp")]
+        compared: list[Backend] = [Brian2Backend("cpp", processes=1)]
         if name == FITTED:
             compared.append(LavaBackend(model="fixed_pt", time_limit=3600))
         count = min(options.images, len(images))
