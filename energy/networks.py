@@ -164,7 +164,7 @@ def pairs(found: Sequence[Network]) -> tuple[Pair, ...]:
     for network in found:
         groups.setdefault(tuple(str(network.what[key]) for key in NAMED), []).append(network)
     result = []
-    for (dataset, model, method), members in groups.items():
+    for (dataset, model, method), members in sorted(groups.items(), key=lambda group: group[0][:2]):
         dense = [network for network in members if not network.sparse]
         sparse: dict[tuple[Setting, ...], list[Network]] = {}
         for network in members:
