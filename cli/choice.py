@@ -190,7 +190,10 @@ def held_out(training: Mapping[str, Any], data: str | None) -> tuple[NDArray[np.
     """
     name = data or training.get("data")
     if not isinstance(name, str):
-        raise ConfigError("it is not known which data set the network was trained on; name one with --data")
+        raise ConfigError(
+            "it is not known which data set the network was trained on, whose validation images would choose; name one with "
+            "--data, or give a number in the place of auto"
+        )
     with counted_progress() as progress:
         splits = load(
             name,

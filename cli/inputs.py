@@ -33,6 +33,11 @@ class Inputs(NamedTuple):
     labels: NDArray[np.int64] | None
 
 
+def is_file(data: str | None) -> bool:
+    """Whether the option names a file, and no data set."""
+    return data is not None and Path(data).suffix in FILES
+
+
 def inputs_for(graph: SpikingGraph, data: str | None, images: int | None, *, download: bool = False) -> Inputs:
     """Images of a data set or file, evenly spread; of a file at most as many as it has.
 
@@ -44,7 +49,7 @@ def inputs_for(graph: SpikingGraph, data: str | None, images: int | None, *, dow
         If the file or data set cannot be read, or does not fit the graph.
     """
     name = data or graph.provenance.get("dataset")
-    if isinstance(name, str) and Path(name).suffix in FILES:
+    if isinstance(name, str) and is_file(name):
         return _spread(_from_file(graph, Path(name)), images)
     if download:
         fetch(name)

@@ -61,8 +61,8 @@ def table2_command(
 ) -> None:
     """T, energy and reduction of dense and sparse networks, beside the paper's, and why they differ.
 
-    Energy is taken where accuracy saturates (rate methods), or at the T of the largest accuracy (AEC). Of several sparse
-    networks the most accurate one is shown, with the dense one of the same settings.
+    Energy is taken where accuracy saturates (rate methods), or at the T of the largest accuracy (AEC); "at equal T" both run for
+    the later of their two. Of several sparse networks the most accurate one is shown, with the dense one that differs least.
 
     Example: sparsespike paper table2 runs/sweep --profiles
     """

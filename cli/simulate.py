@@ -19,7 +19,7 @@ from sparsespike.backends.bulk import BulkResult, run_blocks
 from sparsespike.backends.native import NativeBackend
 from sparsespike.cli.choice import chosen_steps
 from sparsespike.cli.console import err, print_json, print_prose, print_table
-from sparsespike.cli.inputs import TestData, inputs_for
+from sparsespike.cli.inputs import TestData, inputs_for, is_file
 from sparsespike.cli.made_by import made_by
 from sparsespike.cli.options import (
     Backends,
@@ -118,7 +118,7 @@ def simulate(
         raise ConfigError(
             f"--out {results}: reports show accuracy, and the inputs have no labels; give a .npz file with both, or --json"
         )
-    time_steps, choice = chosen_steps(network, steps, data)
+    time_steps, choice = chosen_steps(network, steps, None if is_file(data) else data)
     runs = [run_backend(network, each, inputs, time_steps, cast(InputMode, input_mode), block, keep) for each in backends]
     ledger = Ledger.from_results(network, runs)
     document = {

@@ -55,6 +55,9 @@ def test_a_file_of_integers_is_run(sparsespike: Run, graph: SpikingGraph, images
     counted = sparsespike("counters", *command, "--json")
     assert counted.code == 0, counted.err
     assert json.loads(counted.out)["images"] == 5
+    chosen = sparsespike("simulate", *command[:3], "--steps", "auto")
+    assert chosen.code == 2
+    assert "whose validation images would choose; name one with --data, or give a number" in " ".join(chosen.err.split())
     refused = sparsespike("simulate", *command, "--out", tmp_path / "results.json")
     assert refused.code == 2
     assert "the inputs have no labels; give a .npz file with both" in refused.err
