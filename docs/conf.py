@@ -44,6 +44,8 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
+# Numbers, whose limits are for files that are read.
+autodoc_type_aliases = {name: name for name in ("Count", "Size", "Flops")}
 default_role = "code"
 numpydoc_show_class_members = False
 

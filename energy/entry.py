@@ -20,6 +20,8 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 """A number of events, spikes or synapses, checked where it is read from a file."""
 Size = Annotated[int, Field(ge=1, lt=2**63)]
 """A number of neurons, steps or images, checked where it is read from a file."""
+Flops = Annotated[Fraction, Field(ge=0)]
+"""Floating-point operations of an ANN's layer, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,7 @@ class Entry:
     post_neurons: Size
     nnz: Count
     nominal: Count
-    ann_flops: Annotated[Fraction, Field(ge=0)]
+    ann_flops: Flops
     spikes: Count
     post_spikes: Count
     computed: Count
