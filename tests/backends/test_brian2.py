@@ -12,6 +12,7 @@ from hypothesis import given, settings
 
 from sparsespike.backends.brian2 import Brian2Backend, plan
 from sparsespike.backends.brian2.package import load_brian2
+from sparsespike.backends.brian2.recording import _differences
 from sparsespike.backends.testing import CASES, Case, assert_equal, check_conformance, reference
 from sparsespike.backends.testing.aec_cases import aec_input, aec_population, aec_readout
 from sparsespike.backends.testing.strategies import aec_graphs, graphs
@@ -301,3 +302,11 @@ def test_import_leaves_the_process_as_it_was(tmp_path: Path) -> None:
     done = subprocess.run(command, env={"TMPDIR": str(folder)}, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert list(folder.iterdir()) == []
+
+
+def test_counts_that_begin_again_at_the_end_of_32_bits_lose_nothing() -> None:
+    added = np.array([[0, 2**31 - 1], [7, 1], [2**31 - 1, 2**31 - 1], [2**31 - 1, 0], [2**31 - 1, 5]])
+    so_far = np.cumsum(added, axis=0).astype(np.uint32).view(np.int32)
+    assert so_far.min() < 0
+    np.testing.assert_array_equal(_differences(so_far), added)
+    np.testing.assert_array_equal(_differences(np.cumsum(added, axis=0).astype(np.float64)), added)
