@@ -25,7 +25,8 @@ FLAGS = (
     "-fwrapv",
     "-std=c++11",
 )
-"""Compiler flags: Brian2's own without -ffast-math. A program is for the processor that it is compiled on."""
+"""Compiler flags: Brian2's own without -ffast-math, and with counters that begin again at 2^32. A program is for the processor
+that it is compiled on."""
 ONCE = ("main.cpp", "objects.cpp", "run.cpp")
 """Sources that run before and after the simulation: not worth the optimiser's time."""
 HELPERS, USE = "\nnamespace {", "using namespace brian;"
