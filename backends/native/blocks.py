@@ -151,7 +151,7 @@ class Course:
 
     def _counts(self, population: Population, number: int) -> list[NDArray[np.int32]]:
         """Room for spike counts."""
-        widest = max(each.size for each in self.graph.populations)
+        widest = max(layer.population.size for layer in self.layers)
         counts = [self._room.empty(f"counts {sign}", (widest, LANES), np.int32)[: population.size] for sign in range(number)]
         for each in counts:
             each.fill(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, get_args
@@ -23,7 +23,7 @@ from sparsespike.backends.native.memory import one_by_one, results, side_by_side
 from sparsespike.backends.native.plan import Plan, lower
 from sparsespike.common.errors import BackendError, MembraneOverflowError
 from sparsespike.common.processors import available_processors
-from sparsespike.export.bounds import bounds
+from sparsespike.export.bounds import Bound, bounds
 from sparsespike.export.graph import Key, SpikingGraph
 
 MEMBRANE_LIMIT = 2**62
@@ -119,7 +119,7 @@ class NativeBackend:
         values = prepare(self, graph, inputs, steps, record, input)
         plan = lower(graph)
         course = self._course(graph, steps)
-        limit = 0 if course or _is_proven(graph, steps) else MEMBRANE_LIMIT - 1
+        limit = 0 if course or _is_proven(bounds(graph, steps)) else MEMBRANE_LIMIT - 1
         offsets = _raster_offsets(graph, record)
         out = _allocate(graph, plan, len(values), steps, sum(graph.population(name).size for name in set(record)))
         built = time.perf_counter()
@@ -185,24 +185,24 @@ class NativeBackend:
         images : int
             All that will be run.
         """
-        if self._is_side_by_side(graph, steps):
+        if self._is_side_by_side(bounds(graph, steps)):
             return side_by_side(graph, steps, self.threads) + results(graph, steps, images, LANES)
         return one_by_one(graph, steps, min(images, block), self.threads) + results(graph, steps, images, block)
 
-    def _is_side_by_side(self, graph: SpikingGraph, steps: int) -> bool:
-        return self.counting == "computed" and self.library is not None and _is_proven(graph, steps)
+    def _is_side_by_side(self, reach: Mapping[str, Bound]) -> bool:
+        return self.counting == "computed" and self.library is not None and _is_proven(reach)
 
     def _course(self, graph: SpikingGraph, steps: int) -> Course | None:
         """How to run images side by side, or None if they are run one after the other."""
-        if self.counting == "measured" or self.library is None:
+        reach = bounds(graph, steps)
+        if self.library is None or not self._is_side_by_side(reach):
             return None
-        layers = lower_lanes(graph, steps)
-        return None if layers is None else Course(self.library, graph, layers, steps)
+        return Course(self.library, graph, lower_lanes(graph, reach), steps)
 
 
-def _is_proven(graph: SpikingGraph, steps: int) -> bool:
-    """Whether the static bound excludes that a membrane leaves int64."""
-    return all(bound.membrane < 2**63 for bound in bounds(graph, steps).values())
+def _is_proven(reach: Mapping[str, Bound]) -> bool:
+    """Whether the static bounds exclude that a membrane leaves int64."""
+    return all(bound.membrane < 2**63 for bound in reach.values())
 
 
 def _raster_offsets(graph: SpikingGraph, record: Collection[str]) -> NDArray[np.int64]:

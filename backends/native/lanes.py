@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from sparsespike.backends.native.library import Arrival, Departure, address
 from sparsespike.backends.native.plan import geometry, rows, starts
-from sparsespike.export.bounds import bounds, emitted_range, weight_sums
+from sparsespike.export.bounds import Bound, emitted_range, weight_sums
 from sparsespike.export.connections import Connection, Conv2dConnection
 from sparsespike.export.graph import Key, Population, Projection, SpikingGraph
 
@@ -97,21 +98,22 @@ class Layer:
     decay_voltage: NDArray[Any] | None
 
 
-def lower_lanes(graph: SpikingGraph, steps: int) -> tuple[Layer, ...] | None:
-    """Every population but the input, in the graph's order; None if a membrane is not proven to stay within int64.
+def lower_lanes(graph: SpikingGraph, reach: Mapping[str, Bound]) -> tuple[Layer, ...]:
+    """Every population but the input, in the graph's order.
 
-    Images side by side are not checked step by step.
+    Parameters
+    ----------
+    graph : SpikingGraph
+    reach : mapping of population name to Bound
+        Of the run. Membranes must be proven to stay within int64: images side by side are not checked step by step.
     """
-    proven = bounds(graph, steps)
-    if any(bound.membrane >= 2**63 for bound in proven.values()):
-        return None
     layers = []
     for name in graph.order[1:]:
         population = graph.population(name)
         firing = [projection for projection in graph.into(name) if projection.pre != graph.input.name]
         arriving = [projection for projection in graph.into(name) if projection.pre == graph.input.name]
         currents = _current_type(graph, firing)
-        membranes = int(proven[name].membrane >= 2**31 - 1 or CURRENTS[currents] is np.int64 or graph.slots is not None)
+        membranes = int(reach[name].membrane >= 2**31 - 1 or CURRENTS[currents] is np.int64 or graph.slots is not None)
         bias = population.bias if population.kind == "lif" and population.bias_mode == "every_step" else None
         dtype = np.int32 if graph.slots is not None else CURRENTS[currents]
         layers.append(

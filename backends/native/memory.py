@@ -15,14 +15,14 @@ WORD = 8
 SMALL = 2**20
 """What is not counted one by one: futures, dictionaries, arrays of a value for each population."""
 BOUNDING = 1024
-"""Bytes for each neuron of the widest population while membranes are bounded, in Python's integers."""
+"""Bytes for each neuron of the widest population that receives, while membranes are bounded, in Python's integers."""
 LOWERED = {CSRConnection: 12, Conv2dConnection: 28}
 LOWERING = {CSRConnection: 24, Conv2dConnection: 96}
 """Bytes for each weight (of a convolution, in its kernel): once it is lowered, and more for those of one projection meanwhile."""
 INPUT_LANES = 40
 """Bytes for each input value of a block side by side: as int64 and twice as int32, and as int64 again where it is multiplied."""
 MEMBRANE_LANES = 3 * WORD + WORD + 3 * 4
-"""Bytes for each neuron and image of the widest population: membrane, constant, current, decoded value; net and spike counts."""
+"""Bytes for each neuron and image of the widest population that receives: membrane, constant, current, decoded value; net and spike counts."""
 
 
 def side_by_side(graph: SpikingGraph, steps: int, threads: int) -> int:
@@ -40,10 +40,9 @@ def side_by_side(graph: SpikingGraph, steps: int, threads: int) -> int:
     signs = {"if": 1, "lif": 1, "signed_if": 2, "aec": 2}
     fired = sum(signs[graph.population(name).kind] * graph.population(name).size for name in graph.spiking)
     words = fired * tiles * STEPS * WORD
-    reached = max(population.size for population in graph.populations if population.kind != "input")
-    scattered = min(SCATTER_ROOM, reached * STEPS * LANES * WORD)
+    scattered = min(SCATTER_ROOM, _reached(graph) * STEPS * LANES * WORD)
     readout = graph.readout.size * (tiles + 1) * STEPS * LANES * WORD  # and a tile of it in another order
-    lanes = LANES * (INPUT_LANES * graph.input.size + MEMBRANE_LANES * _widest(graph))
+    lanes = LANES * (INPUT_LANES * graph.input.size + MEMBRANE_LANES * _reached(graph))
     convolutions = [c for c in (p.connection for p in graph.projections) if isinstance(c, Conv2dConnection)]
     rooms: int = sum(12 * c.kernel[0].size + 8 * int(c.fan_out.max()) for c in convolutions)  # one output channel, one spike
     sums = 16 * WORD * _widest(graph) + 8 * WORD * tiles * STEPS
@@ -87,6 +86,10 @@ def _widest(graph: SpikingGraph) -> int:
     return max(population.size for population in graph.populations)
 
 
+def _reached(graph: SpikingGraph) -> int:
+    return max(population.size for population in graph.populations if population.kind != "input")
+
+
 def _predictions(steps: int, images: int) -> int:
     return 2 * WORD * steps * images
 
@@ -98,4 +101,4 @@ def _lowered(graph: SpikingGraph) -> int:
     lowered = sum(LOWERED[type(c)] * weights for c, weights in zip(connections, stored, strict=True))
     lowering = max(LOWERING[type(c)] * weights for c, weights in zip(connections, stored, strict=True))
     pointers = 3 * WORD * sum(sum(c.shape) for c in connections)
-    return lowered + lowering + pointers + BOUNDING * _widest(graph)
+    return lowered + lowering + pointers + BOUNDING * _reached(graph)

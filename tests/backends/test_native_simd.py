@@ -24,6 +24,7 @@ from sparsespike.backends.testing import CASES, Case, assert_equal, check_confor
 from sparsespike.backends.testing.strategies import aec_graphs, convolutions, graphs
 from sparsespike.cli.doctor import _native_kernel
 from sparsespike.common.errors import BackendError
+from sparsespike.export.bounds import bounds
 from sparsespike.export.connections import Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
 
@@ -91,7 +92,7 @@ def test_every_width_of_currents_and_membranes_is_exact(
 ) -> None:
     """The steps that the bounds are made for set the width; a few are enough to run."""
     graph, inputs, ran = layered([30, 40, 35, 5], 70, 13, weight=weight, signed=signed)
-    layers = lower_lanes(graph, steps)
+    layers = lower_lanes(graph, bounds(graph, steps))
     assert {(layer.currents, layer.membranes) for layer in layers if layer.population.name == "p1"} == {(currents, membranes)}
     backend = side_by_side(isa)
     course = blocks.Course(backend.library, graph, layers, ran)
@@ -123,7 +124,7 @@ def test_currents_at_the_very_edge_of_a_type(isa: int, scatter_ns: float, reach:
         ],
     )
     inputs = np.array([[1, 1], [1, 0], [0, 1], [0, 0]])
-    (layer,) = (layer for layer in lower_lanes(graph, 5) if layer.population.name == "k")
+    (layer,) = (layer for layer in lower_lanes(graph, bounds(graph, 5)) if layer.population.name == "k")
     assert CURRENTS[layer.currents] == (np.int16 if reach < 2**15 else np.int32 if reach < 2**31 else np.int64)
     assert MEMBRANES[layer.membranes] == (np.int64 if reach > 2**20 else np.int32)
     assert_equal(side_by_side(isa).run(graph, inputs, 5, record=graph.spiking), reference(graph, inputs, 5))
@@ -205,17 +206,20 @@ def test_memory_stays_below_what_is_stated(
     widths: list[int], images: int, steps: int, signed: bool, largest: str, counting: str
 ) -> None:
     graph, inputs, steps = layered(widths, images, steps, signed=signed)
-    backend = NativeBackend(2, counting=counting)
     inputs = inputs.astype(np.int8)
-    run_blocks(backend, graph, inputs[:1], 2)
-    stated = backend.memory(graph, steps, images, block=128)
-    tracemalloc.start()
-    try:
-        run_blocks(backend, graph, inputs, steps, block=128)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert stated / 5 < peak < stated
+    for threads in (1, 2):
+        backend = NativeBackend(threads, counting=counting)
+        run_blocks(backend, graph, inputs[:1], 2)
+        stated = backend.memory(graph, steps, images, block=128)
+        tracemalloc.start()
+        try:
+            run_blocks(backend, graph, inputs, steps, block=128)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < stated
+        if threads == 1:  # whether two threads have their largest arrays at the same time is chance
+            assert stated / 5 < peak
 
 
 def test_memory_of_convolutions_stays_below_what_is_stated() -> None:
