@@ -95,6 +95,9 @@ def input_equations(population: Population, injected: Mapping[int, str]) -> Equa
 def rate_equations(population: Population, *, injected: str | None, gated: bool, watched: bool) -> Equations:
     """Neurons of kind ``if``, ``signed_if`` or ``readout`` that integrate and fire in the same step.
 
+    Synapses add to the membrane itself: it is tested when all that a step brings is there, so what arrives needs no place of its
+    own, nor a pass over the neurons that takes it up.
+
     Parameters
     ----------
     population : Population
@@ -106,8 +109,8 @@ def rate_equations(population: Population, *, injected: str | None, gated: bool,
         Whether a membrane outside the exact range is an event ``overflow``.
     """
     constants: dict[str, NDArray[Any]] = {"v_init": population.v_init}
-    variables, first, always = ["v", "arriving"], ["v_init"], ["arriving"]
-    begin = []
+    variables, first, begin = ["v"], ["v_init"], []
+    always: list[str] = []
     if population.bias.any():
         constants["bias"] = population.bias
         (first if population.bias_mode == "once" else always).append("bias")
@@ -129,8 +132,8 @@ def rate_equations(population: Population, *, injected: str | None, gated: bool,
         begin.append("net = 0")
         # Tested after a positive spike was taken off the membrane: what that leaves is never negative.
         events["negative"] = Event("v <= -theta_neg and net > 0", "v += theta_neg\nnet -= 1")
-    drive = (f"v += {' + '.join(always)}", "arriving = 0")
-    return Equations(constants, tuple(variables), (), tuple(begin), drive, events)
+    drive = (f"v += {' + '.join(always)}",) if always else ()
+    return Equations(constants, tuple(variables), (), tuple(begin), drive, events, target="v")
 
 
 def leaky_equations(population: Population, *, injected: str | None, gated: bool, watched: bool) -> Equations:

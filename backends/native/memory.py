@@ -22,7 +22,8 @@ LOWERING = {CSRConnection: 24, Conv2dConnection: 96}
 INPUT_LANES = 40
 """Bytes for each input value of a block side by side: as int64 and twice as int32, and as int64 again where it is multiplied."""
 MEMBRANE_LANES = 3 * WORD + WORD + 3 * 4
-"""Bytes for each neuron and image of the widest population that receives: membrane, constant, current, decoded value; net and spike counts."""
+"""Bytes for each image and neuron of the widest population that receives: membrane, constant, current, decoded value; net and
+spike counts."""
 
 
 def side_by_side(graph: SpikingGraph, steps: int, threads: int) -> int:
