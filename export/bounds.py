@@ -37,12 +37,10 @@ def weight_sums(connection: Connection) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 def _signed_column_sums(csr: CSRConnection) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Integer sums by sorting: ``bincount`` with weights would go through float64."""
-    values = csr.values.astype(np.int64)
-    positive, negative = np.zeros(csr.n_post, np.int64), np.zeros(csr.n_post, np.int64)
-    np.add.at(positive, csr.indices, np.maximum(values, 0))
-    np.add.at(negative, csr.indices, np.minimum(values, 0))
-    return positive, negative
+    """From the sums of the weights and of their magnitudes."""
+    matrix, ones = csr.to_scipy(), np.ones(csr.shape[0], np.int64)
+    total, size = ones @ matrix, ones @ abs(matrix)
+    return (size + total) // 2, (total - size) // 2
 
 
 def emitted_range(population: Population) -> tuple[int, int]:
@@ -72,15 +70,17 @@ def bounds(graph: SpikingGraph, steps: int) -> dict[str, Bound]:
         population = graph.population(name)
         if population.kind == "input":
             continue
-        high = low = np.zeros(population.size, dtype=object)  # Python integers: these products may leave int64
-        for projection in graph.into(name):
-            least, most = emitted_range(graph.population(projection.pre))
-            positive, negative = (sums.astype(object) for sums in weight_sums(projection.connection))
+        arriving = [(emitted_range(graph.population(p.pre)), weight_sums(p.connection)) for p in graph.into(name)]
+        wide: Any = _integers(population, arriving, arrivals)
+        high: NDArray[Any] = np.zeros(population.size, dtype=wide)
+        low = high
+        for (least, most), sums in arriving:
+            positive, negative = (values.astype(wide) for values in sums)
             high = high + positive * most + negative * least
             low = low + negative * most + positive * least
-        bias = population.bias.astype(object)
+        bias = population.bias.astype(wide)
         every_step = bias if population.bias_mode == "every_step" else 0 * bias
-        start, once = np.abs(population.v_init.astype(object)), np.abs(bias - every_step)
+        start, once = np.abs(population.v_init.astype(wide)), np.abs(bias - every_step)
         reach = np.maximum(np.maximum(high + every_step, 0), np.maximum(-(low + every_step), 0))
         membrane = start + arrivals * reach
         if population.decay_current is not None and population.decay_voltage is not None:
@@ -89,6 +89,17 @@ def bounds(graph: SpikingGraph, steps: int) -> dict[str, Bound]:
             membrane = np.minimum(start + arrivals * reach, np.maximum(start, _series(reach, population.decay_voltage)))
         result[name] = Bound(current=int(np.maximum(high, -low).max()), membrane=int((membrane + once).max()))
     return result
+
+
+def _integers(
+    population: Population, arriving: list[tuple[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]]]], arrivals: int
+) -> Any:
+    """int64 where nothing on the way can leave it, which is fast; else object, Python's own integers."""
+    most = sum(
+        (high - low) * int(positive.max(initial=0) - negative.min(initial=0)) for (low, high), (positive, negative) in arriving
+    )
+    most += int(np.abs(population.bias).max()) + int(np.abs(population.v_init).max())
+    return np.int64 if (arrivals + 1) * most < 2**62 and population.decay_voltage is None else object
 
 
 def _series(values: NDArray[Any], decay: NDArray[np.int64]) -> NDArray[Any]:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsespike.backends.native.lanes import CURRENTS, GATHER_NS, MEMBRANES, ROOM_EVENTS, SCATTER_NS, SCATTER_ROOM, Layer, Way
+from sparsespike.backends.native.lanes import CURRENTS, GATHER_NS, ROOM_EVENTS, SCATTER_NS, SCATTER_ROOM, Layer, Way
 from sparsespike.backends.native.library import LANES, STEPS, Arrival, Library, Populace, Room, address
-from sparsespike.export.graph import Population, SpikingGraph
-from sparsespike.export.population import decayed
+from sparsespike.export.bounds import emitted_range
+from sparsespike.export.graph import Key, Population, SpikingGraph
 
 Words = NDArray[np.uint64]
 Lanes = NDArray[Any]
@@ -38,12 +38,15 @@ class Activity:
     positive_counts, negative_counts : int32 arrays, shape (N, 64)
         Spikes summed over steps, None where there cannot be any; lanes beyond the block's images hold anything. Valid until the
         next population is run.
+    events : dict of projection's key to int64 array, shape (steps,)
+        Synaptic events in each step, summed over images; of the input population, as the words, none: its values are known.
     """
 
     positive: tuple[Words, ...]
     negative: tuple[Words, ...]
     positive_counts: NDArray[np.int32]
     negative_counts: NDArray[np.int32] | None
+    events: dict[Key, NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,17 +74,14 @@ class Course:
         ----------
         values : int64 array, shape (images, N)
         consume : callable
-            Called with every population that fires and its activity, which is not kept.
+            Called with the input, then with every population that fires, and its activity, which is not kept.
 
         Returns
         -------
         int64 array, shape (steps, classes, 64)
             Membranes of the readout; lanes beyond the block's images hold anything. Valid until this thread's next block.
         """
-        inputs = self._room.zeros("inputs", (values.shape[1], LANES), np.int32)
-        narrow = values.astype(np.int32)
-        for first in range(0, len(values), 16):  # a cache line at a time
-            inputs[:, first : first + 16][:, : len(narrow[first:])] = narrow[first : first + 16].T
+        inputs = self._enter(values, consume)
         fired: dict[str, Activity] = {}
         waiting = {name: len(self.graph.out_of(name)) for name in self.graph.spiking}
         readout: Lanes
@@ -98,6 +98,27 @@ class Course:
             fired = {pre: activity for pre, activity in fired.items() if waiting[pre]}
         return readout
 
+    def _enter(self, values: NDArray[np.int64], consume: Callable[[Population, Activity], None]) -> Lanes:
+        """Images side by side; what the input population emits is consumed."""
+        population = self.graph.input
+        signs = 1 + (emitted_range(population)[0] < 0)
+        counts = [self._room.empty(f"counts {sign}", (population.size, LANES), np.int32) for sign in range(signs)]
+        inputs = self._room.empty("inputs", (population.size, LANES), np.int32)
+        self.library.functions.simd_enter(
+            self.library.isa,
+            population.size,
+            len(values),
+            self.emissions,
+            *(address(each) for each in (values, inputs, counts[0], counts[1] if signs == 2 else None)),
+        )
+        consume(population, Activity((), (), counts[0], counts[1] if signs == 2 else None, {}))
+        return inputs
+
+    @property
+    def emissions(self) -> int:
+        """Steps in which the input emits its values."""
+        return self.steps if self.graph.input.bias_mode == "every_step" else 1
+
     def tiles(self) -> range:
         """First steps of the tiles."""
         return range(0, self.steps, STEPS)
@@ -108,23 +129,22 @@ class Course:
         Each is of shape (N, 64) or None. Of kind ``lif`` membranes and currents are held as they are once they have decayed, and
         what is injected joins the currents.
         """
-        population, dtype = layer.population, MEMBRANES[layer.membranes]
-        leaky = population.decay_voltage is not None
-        flow = self._room.zeros("flow", (population.size, LANES), dtype) if leaky else None
-        always = self._room.empty("constant", (population.size, LANES), dtype)
-        once = self._room.empty("membranes", (population.size, LANES), dtype)
-        v_init = population.v_init if population.decay_voltage is None else decayed(population.v_init, population.decay_voltage)
-        once[:] = v_init[:, None]
-        if population.bias_mode == "once":
-            once += population.bias.astype(dtype)[:, None]
+        population = layer.population
+        flow = self._room.zeros("flow", (population.size, LANES), layer.start.dtype) if layer.decay_voltage is not None else None
+        once = self._spread(layer.start, "membranes")
         repeated = self.graph.input.bias_mode == "every_step" and bool(layer.injected)
-        bias = population.bias if population.bias_mode == "every_step" and not leaky else np.zeros_like(population.bias)
-        constant = repeated or bias.any()
-        if constant:
-            always[:] = bias[:, None]
+        constant = repeated or layer.always.any()
+        always = self._spread(layer.always, "constant") if constant else once
         for way in layer.injected:
             self._add_values(way, inputs, always if repeated else once if flow is None else flow)
         return once, always if constant else None, flow
+
+    def _spread(self, numbers: NDArray[Any], name: str) -> Lanes:
+        """One number a neuron, the same for all images."""
+        lanes = self._room.empty(name, (len(numbers), LANES), numbers.dtype)
+        wide = int(numbers.dtype == np.int64)
+        self.library.functions.simd_spread(self.library.isa, wide, len(numbers), address(numbers), address(lanes))
+        return lanes
 
     def _add_values(self, way: Way, values: Lanes, current: Lanes) -> None:
         """Add weights times values of shape (n_pre, 64) to a current of shape (n_post, 64)."""
@@ -141,8 +161,21 @@ class Course:
         planes, counts = self._planes(layer.population, signs), self._counts(layer.population, signs)
         self._integrate(layer, inputs, fired, lanes, planes, counts, None)
         if signs == 1:
-            return Activity((planes[0],), (), counts[0], None)
-        return Activity((planes[0],), (planes[1],) if counts[1].any() else (), counts[0], counts[1])
+            return self._activity(layer.population, (planes[0],), (), counts[0], None)
+        return self._activity(layer.population, (planes[0],), (planes[1],) if counts[1].any() else (), counts[0], counts[1])
+
+    def _activity(
+        self,
+        population: Population,
+        positive: tuple[Words, ...],
+        negative: tuple[Words, ...],
+        positive_counts: NDArray[np.int32],
+        negative_counts: NDArray[np.int32] | None,
+    ) -> Activity:
+        """With the events that it causes."""
+        leaving = self.graph.out_of(population.name)
+        events = {each.key: self.sum_steps(positive + negative, each.connection.fan_out) for each in leaving}
+        return Activity(positive, negative, positive_counts, negative_counts, events)
 
     def _planes(self, population: Population, number: int) -> list[Words]:
         """Room for what a population fires."""
@@ -151,8 +184,7 @@ class Course:
 
     def _counts(self, population: Population, number: int) -> list[NDArray[np.int32]]:
         """Room for spike counts."""
-        widest = max(layer.population.size for layer in self.layers)
-        counts = [self._room.empty(f"counts {sign}", (widest, LANES), np.int32)[: population.size] for sign in range(number)]
+        counts = [self._room.empty(f"counts {sign}", (population.size, LANES), np.int32) for sign in range(number)]
         for each in counts:
             each.fill(0)
         return counts
@@ -226,7 +258,7 @@ class Course:
         for way in layer.ways:
             activity = fired[way.key[0]]
             signs = 1 + len(activity.negative)
-            events = sum(int(self.sum_steps(planes, way.fan_out).sum()) for planes in (activity.positive, activity.negative))
+            events = int(activity.events[way.key].sum())
             gathering = GATHER_NS[layer.currents] * way.nnz * self.steps * signs
             scattering = SCATTER_NS * (events + ROOM_EVENTS * layer.population.size * self.steps)
             (scattered if room <= SCATTER_ROOM and scattering < gathering else gathered).append(way)
@@ -266,7 +298,7 @@ class Course:
             *(address(plane) for plane in planes),
             address(counts),
         )
-        return Activity(tuple(planes), (), counts, None)
+        return self._activity(population, tuple(planes), (), counts, None)
 
     def _read_coded(self, layer: Layer, inputs: Lanes, fired: dict[str, Activity], readout: Lanes) -> None:
         """The readout of an AEC graph: one slot after the other."""
@@ -311,6 +343,13 @@ class Course:
                 self.library.isa, len(plane), len(factors), address(factors), address(plane), address(sums)
             )
         return sums.reshape(-1, LANES)[: self.steps]
+
+    def sum_images(self, counts: NDArray[np.int32] | None, neurons: int, images: int) -> NDArray[np.int64]:
+        """Spikes of each neuron, summed over images, shape (1, N)."""
+        sums = np.zeros((1, neurons), np.int64)
+        if counts is not None:
+            self.library.functions.simd_sum_images(self.library.isa, neurons, images, address(counts), address(sums))
+        return sums
 
     def sum_counts(self, counts: NDArray[np.int32] | None, factors: NDArray[np.int64]) -> NDArray[np.int64]:
         """Spikes times a factor for each neuron, summed over neurons and steps, shape (64,)."""

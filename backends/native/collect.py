@@ -14,7 +14,7 @@ from sparsespike.backends.native.arrays import Outputs
 from sparsespike.backends.native.blocks import Activity, Course, Words
 from sparsespike.backends.native.library import STEPS
 from sparsespike.backends.native.plan import Plan
-from sparsespike.export.graph import Key, Population, SpikingGraph
+from sparsespike.export.graph import Key, Population
 
 VERSION = version("sparsespike")
 
@@ -43,6 +43,8 @@ def run_whole(course: Course, plan: Plan, values: NDArray[np.int64], record: NDA
         out.positive[:, span] = activity.positive_counts[:, :images].T
         if activity.negative_counts is not None:
             out.negative[:, span] = activity.negative_counts[:, :images].T
+        if population.kind == "input":
+            return
         out.positive_by_step[:, p] = course.sum_spikes(activity.positive, ones)[:, :images].T
         out.negative_by_step[:, p] = course.sum_spikes(activity.negative, ones)[:, :images].T
         for r, projection in enumerate(ways):
@@ -54,9 +56,7 @@ def run_whole(course: Course, plan: Plan, values: NDArray[np.int64], record: NDA
 
     readout = course.run(values, keep)
     out.readout[:] = readout[:, :, :images].transpose(2, 0, 1)
-    emissions = _emissions(graph, course.steps)
-    span = slice(plan.offset[0], plan.offset[1])
-    out.positive[:, span], out.negative[:, span] = emissions * (values > 0), emissions * (values < 0)
+    emissions = course.emissions
     out.positive_by_step[:, 0, :emissions] = (values > 0).sum(axis=1)[:, None]
     out.negative_by_step[:, 0, :emissions] = (values < 0).sum(axis=1)[:, None]
     for r, projection in enumerate(ways):
@@ -76,26 +76,23 @@ def run_reduced(course: Course, values: NDArray[np.int64], input: InputMode) -> 
     def keep(population: Population, activity: Activity) -> None:
         name, ones = population.name, np.ones(population.size, np.int64)
         counts = (activity.positive_counts, activity.negative_counts)
-        spikes[name] = SpikeCounts(*(_by_neuron(each, population.size, images) for each in counts))
+        spikes[name] = SpikeCounts(*(course.sum_images(each, population.size, images) for each in counts))
         by_image[name] = SpikeCounts(*(course.sum_counts(each, ones)[:images] for each in counts))
         by_step[name] = SpikeCounts(*(course.sum_steps(planes, ones)[None] for planes in (activity.positive, activity.negative)))
         for projection in graph.out_of(name):
-            fan_out = np.ascontiguousarray(projection.connection.fan_out)
-            sums = [course.sum_counts(each, fan_out) for each in counts]
+            sums = [course.sum_counts(each, projection.connection.fan_out) for each in counts]
             events[projection.key] = (sums[0] + sums[1])[:images]
-            events_by_step[projection.key] = course.sum_steps(activity.positive + activity.negative, fan_out)[None]
+            if population.kind != "input":
+                events_by_step[projection.key] = activity.events[projection.key][None]
 
     readout = course.run(values, keep)
-    name, emissions = graph.input.name, _emissions(graph, steps)
-    by_neuron, per_image = zip(*(_count(mask) for mask in (values > 0, values < 0)), strict=True)
-    spikes[name] = SpikeCounts(*(emissions * each[None] for each in by_neuron))
-    by_image[name] = SpikeCounts(*(emissions * each for each in per_image))
-    by_step[name] = SpikeCounts(*(_at_first(each.sum(), emissions, steps) for each in per_image))
+    name, emissions = graph.input.name, course.emissions
+    positive, negative = by_image[name].positive.sum(), by_image[name].negative.sum()
+    by_step[name] = SpikeCounts(*(_at_first(each // emissions, emissions, steps) for each in (positive, negative)))
     for projection in graph.out_of(name):
-        fan_out = projection.connection.fan_out
-        added = np.full(images, projection.connection.nnz) if input == "current" else (values != 0) @ fan_out
-        events[projection.key] = emissions * added
-        events_by_step[projection.key] = _at_first(added.sum(), emissions, steps)
+        if input == "current":
+            events[projection.key] = np.full(images, emissions * projection.connection.nnz)
+        events_by_step[projection.key] = _at_first(events[projection.key].sum() // emissions, emissions, steps)
     neuron_updates, bias_additions = updates(graph, images, steps)
     fires = (name, *graph.spiking)
     keys = [projection.key for each in graph.order for projection in graph.into(each)]
@@ -129,24 +126,6 @@ def _classes(readout: NDArray[np.int64]) -> NDArray[np.int64]:
     """
     tiles = [readout[first : first + STEPS].argmax(axis=1) for first in range(0, len(readout), STEPS)]
     return np.concatenate(tiles)
-
-
-def _count(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How often a mask of up to 64 images, shape (images, N), is set: for each neuron, and for each image."""
-    by_neuron = np.add.reduce(mask.view(np.uint8), axis=0, dtype=np.uint8)  # in bytes, which is quick
-    return by_neuron.astype(np.int64), np.asarray(np.count_nonzero(mask, axis=1), np.int64)
-
-
-def _by_neuron(counts: NDArray[np.int32] | None, neurons: int, images: int) -> NDArray[np.int64]:
-    """Spikes of each neuron, summed over images, shape (1, N)."""
-    if counts is None:
-        return np.zeros((1, neurons), np.int64)
-    return np.asarray(counts[:, :images].sum(axis=1, dtype=np.int32)[None], np.int64)
-
-
-def _emissions(graph: SpikingGraph, steps: int) -> int:
-    """How often the input emits its values."""
-    return steps if graph.input.bias_mode == "every_step" else 1
 
 
 def _at_first(count: Any, emissions: int, steps: int) -> NDArray[np.int64]:

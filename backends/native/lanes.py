@@ -14,6 +14,7 @@ from sparsespike.backends.native.plan import geometry, rows, starts
 from sparsespike.export.bounds import Bound, emitted_range, weight_sums
 from sparsespike.export.connections import Connection, Conv2dConnection
 from sparsespike.export.graph import Key, Population, Projection, SpikingGraph
+from sparsespike.export.population import decayed
 
 CURRENTS = (np.int16, np.int32, np.int64)
 MEMBRANES = (np.int32, np.int64)
@@ -90,6 +91,10 @@ class Layer:
     """Index in ``CURRENTS``."""
     membranes: int
     """Index in ``MEMBRANES``."""
+    start: NDArray[Any]
+    """Membranes before the first step, with a bias that comes in it alone; of kind ``lif`` as they are once they have decayed."""
+    always: NDArray[Any]
+    """The bias that joins the current in every step, or zeros."""
     threshold: NDArray[Any] | None
     threshold_neg: NDArray[Any] | None
     bias: NDArray[Any] | None
@@ -114,7 +119,9 @@ def lower_lanes(graph: SpikingGraph, reach: Mapping[str, Bound]) -> tuple[Layer,
         arriving = [projection for projection in graph.into(name) if projection.pre == graph.input.name]
         currents = _current_type(graph, firing)
         membranes = int(reach[name].membrane >= 2**31 - 1 or CURRENTS[currents] is np.int64 or graph.slots is not None)
-        bias = population.bias if population.kind == "lif" and population.bias_mode == "every_step" else None
+        leaky, every_step = population.decay_voltage is not None, population.bias_mode == "every_step"
+        start = population.v_init if population.decay_voltage is None else decayed(population.v_init, population.decay_voltage)
+        none = np.zeros_like(population.bias)
         dtype = np.int32 if graph.slots is not None else CURRENTS[currents]
         layers.append(
             Layer(
@@ -123,9 +130,11 @@ def lower_lanes(graph: SpikingGraph, reach: Mapping[str, Bound]) -> tuple[Layer,
                 ways=tuple(_way(projection, dtype) for projection in firing),
                 currents=currents,
                 membranes=membranes,
+                start=(start + (none if every_step else population.bias)).astype(MEMBRANES[membranes]),
+                always=(population.bias if every_step and not leaky else none).astype(MEMBRANES[membranes]),
                 threshold=_within(population.threshold, MEMBRANES[membranes]),
                 threshold_neg=_within(population.threshold_neg, MEMBRANES[membranes]),
-                bias=_within(bias, MEMBRANES[membranes]),
+                bias=_within(population.bias if every_step and leaky else None, MEMBRANES[membranes]),
                 decay_current=_within(population.decay_current, MEMBRANES[membranes]),
                 decay_voltage=_within(population.decay_voltage, MEMBRANES[membranes]),
             )
@@ -139,7 +148,7 @@ def _current_type(graph: SpikingGraph, firing: list[Projection]) -> int:
     low: Any = 0
     for projection in firing:
         least, _ = emitted_range(graph.population(projection.pre))
-        positive, negative = (sums.astype(object) for sums in weight_sums(projection.connection))
+        positive, negative = weight_sums(projection.connection)
         high = high + positive - (negative if least < 0 else 0)
         low = low + negative - (positive if least < 0 else 0)
     reach = int(np.max(np.maximum(high, -low), initial=0))

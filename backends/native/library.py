@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sparsespike.common.errors import BackendError
 
-VERSION = 2
+VERSION = 3
 """Of the functions and structures below; ``simd.c`` has the same."""
 LANES = 64
 """Images side by side: the bits of a word."""
@@ -126,9 +126,12 @@ def _declared(functions: Any) -> Any:
         "simd_population": [number, number, number, ctypes.POINTER(Populace), ctypes.POINTER(Arrival), number],
         "simd_scatter": [number, ctypes.POINTER(Departure), array, number, array],
         "simd_values": [number, number, number, ctypes.POINTER(Arrival), array, array],
+        "simd_enter": [number, number, number, number, array, array, array, array],
+        "simd_spread": [number, number, number, array, array],
         "simd_decode": [number, number, array, number, array, array],
         "simd_encode": [number, number, number, ctypes.c_uint64, *[array] * 6],
         "simd_sum_counts": [number, number, array, array, array],
+        "simd_sum_images": [number, number, number, array, array],
         "simd_sum_steps": [number, number, number, array, array, array],
         "simd_sum_spikes": [number, number, number, array, array, array],
     }
@@ -145,7 +148,8 @@ def address(array: NDArray[Any] | None) -> int | None:
         return None
     if not array.flags.c_contiguous:
         raise ValueError("expected a C-contiguous array")
-    return array.ctypes.data
+    where: int = array.__array_interface__["data"][0]  # three times as quick as array.ctypes
+    return where
 
 
 class Room:

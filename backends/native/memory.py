@@ -19,8 +19,8 @@ BOUNDING = 1024
 LOWERED = {CSRConnection: 12, Conv2dConnection: 28}
 LOWERING = {CSRConnection: 24, Conv2dConnection: 96}
 """Bytes for each weight (of a convolution, in its kernel): once it is lowered, and more for those of one projection meanwhile."""
-INPUT_LANES = 40
-"""Bytes for each input value of a block side by side: as int64 and twice as int32, and as int64 again where it is multiplied."""
+INPUT_LANES = 2 * WORD + 3 * 4
+"""Bytes for each input value of a block side by side: as int64, int32, and int64 again where it is multiplied; spike counts."""
 MEMBRANE_LANES = 3 * WORD + WORD + 3 * 4
 """Bytes for each image and neuron of the widest population that receives: membrane, constant, current, decoded value; net and
 spike counts."""

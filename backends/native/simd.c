@@ -16,9 +16,10 @@
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")))
 #endif
 
-#define VERSION 2
+#define VERSION 3
 #define LANES 64
 #define STEPS 8
+#define LINE 8 /* int64 in a cache line */
 #define AHEAD 6 /* synapses whose sources are fetched into the cache early */
 #define DECAY_BITS 12 /* a decay of 4096 keeps nothing */
 enum { IF, SIGNED_IF, READOUT, LIF };
@@ -278,6 +279,21 @@ EXPORT void simd_values(int64_t isa, int64_t wide, int64_t n_post, const Arrival
     else CHOOSE(isa, values_32)(n_post, arrival, values, current);
 }
 
+/* Images (images, n), at most 64, side by side: values (n, 64), zeros where there is no image; ``times`` where they are positive, and
+ * where they are negative, in counts (n, 64), of which the second may be NULL. */
+EXPORT void simd_enter(
+    int64_t isa, int64_t n, int64_t images, int64_t times, const int64_t *from, int32_t *values, int32_t *positive, int32_t *negative)
+{
+    CHOOSE(isa, enter)(n, images, (int32_t)times, from, values, positive, negative);
+}
+
+/* lanes (n, 64): one number a neuron for all images, both of 32 or 64 bits (0, 1). */
+EXPORT void simd_spread(int64_t isa, int64_t wide, int64_t n, const void *numbers, void *lanes)
+{
+    if (wide) CHOOSE(isa, spread_64)(n, numbers, lanes);
+    else CHOOSE(isa, spread_32)(n, numbers, lanes);
+}
+
 /* values (n, 64) += what the spikes of some slots carry; one payload a slot. */
 EXPORT void simd_decode(int64_t isa, int64_t n, const uint64_t *words, int64_t slots, const int64_t *payloads, int64_t *values)
 {
@@ -296,6 +312,12 @@ EXPORT void simd_encode(
 EXPORT void simd_sum_counts(int64_t isa, int64_t n, const int64_t *factors, const int32_t *counts, int64_t *sums)
 {
     CHOOSE(isa, sum_counts)(n, factors, counts, sums);
+}
+
+/* sums (n,): of counts over the first images, for each neuron. */
+EXPORT void simd_sum_images(int64_t isa, int64_t n, int64_t images, const int32_t *counts, int64_t *sums)
+{
+    CHOOSE(isa, sum_images)(n, images, counts, sums);
 }
 
 /* sums (tiles, 8): of factor times spikes over neurons and images, for each step. */

@@ -25,6 +25,30 @@ VALUES(32)
 VALUES(64)
 #undef VALUES
 
+#define SPREAD(BITS)                                                                                                       \
+    TARGET static void NAME(spread, BITS, ISA)(int64_t n, const int##BITS##_t *numbers, int##BITS##_t *lanes)               \
+    {                                                                                                                      \
+        for (int64_t j = 0; j < n; j++)                                                                                    \
+            for (int i = 0; i < LANES; i++) lanes[j * LANES + i] = numbers[j];                                             \
+    }
+SPREAD(32)
+SPREAD(64)
+#undef SPREAD
+
+TARGET static void NAME2(enter, ISA)(
+    int64_t n, int64_t images, int32_t times, const int64_t *from, int32_t *values, int32_t *positive, int32_t *negative)
+{
+    for (int64_t block = 0; block < n; block += LINE) { /* neurons whose values of an image share a cache line */
+        const int64_t end = block + LINE < n ? block + LINE : n;
+        memset(values + block * LANES, 0, sizeof *values * (end - block) * LANES);
+        for (int64_t i = 0; i < images; i++)
+            for (int64_t j = block; j < end; j++) values[j * LANES + i] = (int32_t)from[i * n + j];
+        for (int64_t k = block * LANES; k < end * LANES; k++) positive[k] = values[k] > 0 ? times : 0;
+        if (!negative) continue;
+        for (int64_t k = block * LANES; k < end * LANES; k++) negative[k] = values[k] < 0 ? times : 0;
+    }
+}
+
 TARGET static void NAME2(decode, ISA)(
     int64_t n, const uint64_t *words, int64_t slots, const int64_t *payloads, int64_t *values)
 {
@@ -66,6 +90,18 @@ TARGET static void NAME2(sum_counts, ISA)(int64_t n, const int64_t *factors, con
 {
     for (int64_t j = 0; j < n; j++)
         for (int i = 0; i < LANES; i++) sums[i] += factors[j] * counts[j * LANES + i];
+}
+
+TARGET static void NAME2(sum_images, ISA)(int64_t n, int64_t images, const int32_t *counts, int64_t *sums)
+{
+    for (int64_t j = 0; j < n; j++) {
+        int64_t sum = 0;
+        if (images == LANES)
+            for (int i = 0; i < LANES; i++) sum += counts[j * LANES + i];
+        else
+            for (int64_t i = 0; i < images; i++) sum += counts[j * LANES + i];
+        sums[j] = sum;
+    }
 }
 
 TARGET static void NAME2(sum_steps, ISA)(int64_t n, const int64_t *factors, const uint64_t *words, int64_t *sums)

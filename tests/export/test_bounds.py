@@ -41,6 +41,20 @@ def test_bounds_hold_on_random_graphs(case: Case) -> None:
     assert_within_bounds(case)
 
 
+@given(graphs())
+@settings(deadline=None, max_examples=50)
+def test_bounds_are_the_same_in_int64_and_in_integers_of_any_size(case: Case) -> None:
+    found = bounds(case.graph, case.steps)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sparsespike.export.bounds._integers", lambda *_: object)
+        assert bounds(case.graph, case.steps) == found
+
+
+def test_bounds_beyond_int64_are_exact() -> None:
+    network = graph(np.array([[2**31 - 1], [-(2**31 - 1)]]), 0, 2**31 - 1, bias=np.array([2**53]))
+    assert bounds(network, 10**6)["y"].membrane == 10**6 * ((2**31 - 1) ** 2 + 2**53)
+
+
 @given(convolutions())
 @settings(deadline=None, max_examples=40)
 def test_bounds_hold_on_random_convolutions(case: Case) -> None:
