@@ -11,6 +11,7 @@ import ctypes
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from sparsespike.export.graph import Key, Population, SpikingGraph
 Words = NDArray[np.uint64]
 Lanes = NDArray[Any]
 """Integers of shape (..., 64): one an image."""
+_PRODUCTS = [(np.dtype(np.int16), np.dtype(np.int32)), (np.dtype(np.int32),) * 2, (np.dtype(np.int64),) * 2]
+"""Types of values and currents that the kernel multiplies and adds."""
 _KINDS = {"if": 0, "signed_if": 1, "readout": 2, "lif": 3}
 
 
@@ -38,14 +41,18 @@ class Activity:
     positive_counts, negative_counts : int32 arrays, shape (N, 64)
         Spikes summed over steps, None where there cannot be any; lanes beyond the block's images hold anything. Valid until the
         next population is run.
+    positive_by_step, negative_by_step : int64 arrays, shape (steps,)
+        Spikes in each step, summed over neurons and images; of the input population none, and no words: its values are known.
     events : dict of projection's key to int64 array, shape (steps,)
-        Synaptic events in each step, summed over images; of the input population, as the words, none: its values are known.
+        Synaptic events in each step, likewise.
     """
 
     positive: tuple[Words, ...]
     negative: tuple[Words, ...]
     positive_counts: NDArray[np.int32]
     negative_counts: NDArray[np.int32] | None
+    positive_by_step: NDArray[np.int64]
+    negative_by_step: NDArray[np.int64]
     events: dict[Key, NDArray[np.int64]]
 
 
@@ -103,16 +110,22 @@ class Course:
         population = self.graph.input
         signs = 1 + (emitted_range(population)[0] < 0)
         counts = [self._room.empty(f"counts {sign}", (population.size, LANES), np.int32) for sign in range(signs)]
-        inputs = self._room.empty("inputs", (population.size, LANES), np.int32)
+        inputs = self._room.empty("inputs", (population.size, LANES), self._input_type)
         self.library.functions.simd_enter(
             self.library.isa,
+            int(self._input_type is np.int32),
             population.size,
             len(values),
             self.emissions,
             *(address(each) for each in (values, inputs, counts[0], counts[1] if signs == 2 else None)),
         )
-        consume(population, Activity((), (), counts[0], counts[1] if signs == 2 else None, {}))
+        consume(population, self._activity(population, (), (), counts[0], counts[1] if signs == 2 else None))
         return inputs
+
+    @cached_property
+    def _input_type(self) -> type[np.int16] | type[np.int32]:
+        """As narrow as the input's values allow."""
+        return np.int16 if max(map(abs, emitted_range(self.graph.input))) < 2**15 else np.int32
 
     @property
     def emissions(self) -> int:
@@ -149,9 +162,11 @@ class Course:
     def _add_values(self, way: Way, values: Lanes, current: Lanes) -> None:
         """Add weights times values of shape (n_pre, 64) to a current of shape (n_post, 64)."""
         arrival, rooms = way.arrival()
-        same = values.astype(current.dtype, copy=False)
+        if (values.dtype, current.dtype) not in _PRODUCTS:
+            values = values.astype(current.dtype)
+        types = _PRODUCTS.index((values.dtype, current.dtype))
         self.library.functions.simd_values(
-            self.library.isa, int(current.dtype == np.int64), len(current), ctypes.byref(arrival), address(same), address(current)
+            self.library.isa, types, len(current), ctypes.byref(arrival), address(values), address(current)
         )
         del rooms  # held until here
 
@@ -172,10 +187,10 @@ class Course:
         positive_counts: NDArray[np.int32],
         negative_counts: NDArray[np.int32] | None,
     ) -> Activity:
-        """With the events that it causes."""
-        leaving = self.graph.out_of(population.name)
-        events = {each.key: self.sum_steps(positive + negative, each.connection.fan_out) for each in leaving}
-        return Activity(positive, negative, positive_counts, negative_counts, events)
+        """With its sums over neurons and images."""
+        sums = [self._sum_steps(population, planes) for planes in (positive, negative)]
+        events = {each.key: sums[0][k] + sums[1][k] for k, each in enumerate(self.graph.out_of(population.name), start=1)}
+        return Activity(positive, negative, positive_counts, negative_counts, sums[0][0], sums[1][0], events)
 
     def _planes(self, population: Population, number: int) -> list[Words]:
         """Room for what a population fires."""
@@ -326,14 +341,23 @@ class Course:
                 )
         return values
 
-    def sum_steps(self, planes: Sequence[Words], factors: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Spikes times a factor for each neuron, summed over neurons and images, shape (steps,)."""
-        sums = np.zeros((len(self.tiles()), STEPS), np.int64)
+    @cached_property
+    def _factors(self) -> dict[str, NDArray[np.int64]]:
+        """By population, what its spikes are weighted with in sums: 1, and the fan-out of each projection that leaves it."""
+        return {
+            each.name: np.stack([np.ones(each.size, np.int64), *(p.connection.fan_out for p in self.graph.out_of(each.name))])
+            for each in self.graph.populations
+        }
+
+    def _sum_steps(self, population: Population, planes: Sequence[Words]) -> NDArray[np.int64]:
+        """Spikes times each of its ``_factors``, summed over neurons and images, shape (factors, steps)."""
+        factors = self._factors[population.name]
+        sums = np.zeros((len(factors), len(self.tiles()), STEPS), np.int64)
         for plane in planes:
             self.library.functions.simd_sum_steps(
-                self.library.isa, len(plane), len(factors), address(factors), address(plane), address(sums)
+                self.library.isa, len(plane), population.size, len(factors), address(factors), address(plane), address(sums)
             )
-        return sums.ravel()[: self.steps]
+        return sums.reshape(len(factors), -1)[:, : self.steps]
 
     def sum_spikes(self, planes: Sequence[Words], factors: NDArray[np.int64]) -> Lanes:
         """Spikes times a factor for each neuron, summed over neurons, shape (steps, 64)."""
@@ -344,17 +368,19 @@ class Course:
             )
         return sums.reshape(-1, LANES)[: self.steps]
 
+    def sum_counts(self, population: Population, counts: NDArray[np.int32] | None) -> NDArray[np.int64]:
+        """Spikes, and events by projection that leaves the population, summed over neurons and steps, (1 + projections, 64)."""
+        factors = self._factors[population.name]
+        sums = np.zeros((len(factors), LANES), np.int64)
+        if counts is not None:
+            self.library.functions.simd_sum_counts(
+                self.library.isa, population.size, len(factors), address(factors), address(counts), address(sums)
+            )
+        return sums
+
     def sum_images(self, counts: NDArray[np.int32] | None, neurons: int, images: int) -> NDArray[np.int64]:
         """Spikes of each neuron, summed over images, shape (1, N)."""
         sums = np.zeros((1, neurons), np.int64)
         if counts is not None:
             self.library.functions.simd_sum_images(self.library.isa, neurons, images, address(counts), address(sums))
-        return sums
-
-    def sum_counts(self, counts: NDArray[np.int32] | None, factors: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Spikes times a factor for each neuron, summed over neurons and steps, shape (64,)."""
-        sums = np.zeros(LANES, np.int64)
-        if counts is None:
-            return sums
-        self.library.functions.simd_sum_counts(self.library.isa, len(factors), address(factors), address(counts), address(sums))
         return sums

@@ -74,16 +74,14 @@ def run_reduced(course: Course, values: NDArray[np.int64], input: InputMode) -> 
     events_by_step: dict[Key, NDArray[np.int64]] = {}
 
     def keep(population: Population, activity: Activity) -> None:
-        name, ones = population.name, np.ones(population.size, np.int64)
-        counts = (activity.positive_counts, activity.negative_counts)
+        name, counts = population.name, (activity.positive_counts, activity.negative_counts)
+        sums = [course.sum_counts(population, each)[:, :images] for each in counts]
         spikes[name] = SpikeCounts(*(course.sum_images(each, population.size, images) for each in counts))
-        by_image[name] = SpikeCounts(*(course.sum_counts(each, ones)[:images] for each in counts))
-        by_step[name] = SpikeCounts(*(course.sum_steps(planes, ones)[None] for planes in (activity.positive, activity.negative)))
-        for projection in graph.out_of(name):
-            sums = [course.sum_counts(each, projection.connection.fan_out) for each in counts]
-            events[projection.key] = (sums[0] + sums[1])[:images]
-            if population.kind != "input":
-                events_by_step[projection.key] = activity.events[projection.key][None]
+        by_image[name] = SpikeCounts(*(each[0] for each in sums))
+        by_step[name] = SpikeCounts(activity.positive_by_step[None], activity.negative_by_step[None])
+        for k, projection in enumerate(graph.out_of(name), start=1):
+            events[projection.key] = sums[0][k] + sums[1][k]
+            events_by_step[projection.key] = activity.events[projection.key][None]
 
     readout = course.run(values, keep)
     name, emissions = graph.input.name, course.emissions

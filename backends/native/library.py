@@ -126,13 +126,13 @@ def _declared(functions: Any) -> Any:
         "simd_population": [number, number, number, ctypes.POINTER(Populace), ctypes.POINTER(Arrival), number],
         "simd_scatter": [number, ctypes.POINTER(Departure), array, number, array],
         "simd_values": [number, number, number, ctypes.POINTER(Arrival), array, array],
-        "simd_enter": [number, number, number, number, array, array, array, array],
+        "simd_enter": [number, number, number, number, number, array, array, array, array],
         "simd_spread": [number, number, number, array, array],
         "simd_decode": [number, number, array, number, array, array],
         "simd_encode": [number, number, number, ctypes.c_uint64, *[array] * 6],
-        "simd_sum_counts": [number, number, array, array, array],
+        "simd_sum_counts": [number, number, number, array, array, array],
         "simd_sum_images": [number, number, number, array, array],
-        "simd_sum_steps": [number, number, number, array, array, array],
+        "simd_sum_steps": [number, number, number, number, array, array, array],
         "simd_sum_spikes": [number, number, number, array, array, array],
     }
     for name, types in arguments.items():

@@ -20,7 +20,7 @@
 #define LANES 64
 #define STEPS 8
 #define LINE 8 /* int64 in a cache line */
-#define AHEAD 6 /* synapses whose sources are fetched into the cache early */
+#define AHEAD 10 /* synapses whose sources are fetched into the cache early */
 #define DECAY_BITS 12 /* a decay of 4096 keeps nothing */
 enum { IF, SIGNED_IF, READOUT, LIF };
 
@@ -272,19 +272,23 @@ EXPORT void simd_scatter(
     else scatter_64(departure, words, (int)negate, current);
 }
 
-/* current (n_post, 64) += weights times values (n_pre, 64), both of 32 or 64 bits (0, 1); the arrival's weights are of 32 bits. */
-EXPORT void simd_values(int64_t isa, int64_t wide, int64_t n_post, const Arrival *arrival, const void *values, void *current)
+/* current (n_post, 64) += weights times values (n_pre, 64): of 32 bits from 16 or 32, of 64 from 64 (0, 1, 2); the arrival's weights
+ * are of 32 bits. */
+EXPORT void simd_values(int64_t isa, int64_t types, int64_t n_post, const Arrival *arrival, const void *values, void *current)
 {
-    if (wide) CHOOSE(isa, values_64)(n_post, arrival, values, current);
-    else CHOOSE(isa, values_32)(n_post, arrival, values, current);
+    if (types == 0) CHOOSE(isa, values_16_32)(n_post, arrival, values, current);
+    else if (types == 1) CHOOSE(isa, values_32_32)(n_post, arrival, values, current);
+    else CHOOSE(isa, values_64_64)(n_post, arrival, values, current);
 }
 
-/* Images (images, n), at most 64, side by side: values (n, 64), zeros where there is no image; ``times`` where they are positive, and
- * where they are negative, in counts (n, 64), of which the second may be NULL. */
+/* Images (images, n), at most 64, side by side: values (n, 64), zeros where there is no image, of 16 or 32 bits (0, 1); ``times``
+ * where they are positive, and where they are negative, in counts (n, 64), of which the second may be NULL. */
 EXPORT void simd_enter(
-    int64_t isa, int64_t n, int64_t images, int64_t times, const int64_t *from, int32_t *values, int32_t *positive, int32_t *negative)
+    int64_t isa, int64_t wide, int64_t n, int64_t images, int64_t times, const int64_t *from, void *values, int32_t *positive,
+    int32_t *negative)
 {
-    CHOOSE(isa, enter)(n, images, (int32_t)times, from, values, positive, negative);
+    if (wide) CHOOSE(isa, enter_32)(n, images, (int32_t)times, from, values, positive, negative);
+    else CHOOSE(isa, enter_16)(n, images, (int32_t)times, from, values, positive, negative);
 }
 
 /* lanes (n, 64): one number a neuron for all images, both of 32 or 64 bits (0, 1). */
@@ -308,10 +312,10 @@ EXPORT void simd_encode(
     CHOOSE(isa, encode)(n, slots, lanes, primary, compensation, membranes, primary_words, compensation_words, counts);
 }
 
-/* sums (64,): of factor times count over neurons, for each image. */
-EXPORT void simd_sum_counts(int64_t isa, int64_t n, const int64_t *factors, const int32_t *counts, int64_t *sums)
+/* sums (sets, 64): of factor (sets, n) times count over neurons, for each image. */
+EXPORT void simd_sum_counts(int64_t isa, int64_t n, int64_t sets, const int64_t *factors, const int32_t *counts, int64_t *sums)
 {
-    CHOOSE(isa, sum_counts)(n, factors, counts, sums);
+    CHOOSE(isa, sum_counts)(n, sets, factors, counts, sums);
 }
 
 /* sums (n,): of counts over the first images, for each neuron. */
@@ -320,11 +324,11 @@ EXPORT void simd_sum_images(int64_t isa, int64_t n, int64_t images, const int32_
     CHOOSE(isa, sum_images)(n, images, counts, sums);
 }
 
-/* sums (tiles, 8): of factor times spikes over neurons and images, for each step. */
-EXPORT void simd_sum_steps(int64_t isa, int64_t tiles, int64_t n, const int64_t *factors, const uint64_t *words, int64_t *sums)
+/* sums (sets, tiles, 8): of factor (sets, n) times spikes over neurons and images, for each step. */
+EXPORT void simd_sum_steps(
+    int64_t isa, int64_t tiles, int64_t n, int64_t sets, const int64_t *factors, const uint64_t *words, int64_t *sums)
 {
-    for (int64_t tile = 0; tile < tiles; tile++)
-        CHOOSE(isa, sum_steps)(n, factors, words + tile * n * STEPS, sums + tile * STEPS);
+    CHOOSE(isa, sum_steps)(tiles, n, sets, factors, words, sums);
 }
 
 /* sums (tiles, 8, 64): of factor times spikes over neurons, for each step and image. */

@@ -15,7 +15,7 @@ typedef CURRENT VECTOR __attribute__((vector_size(WIDTH)));
 
 /* currents[group][64] += weight for each image whose bit is set in the source's word of that step. */
 TARGET static inline void NAME(gather, CURRENT_BITS, ISA)(
-    VECTOR *currents, const int32_t *sources, const CURRENT *weights, int64_t count, const uint64_t *words, int negate)
+    VECTOR *currents, const int32_t *sources, const CURRENT *weights, int64_t count, int64_t known, const uint64_t *words, int negate)
 {
     VECTOR sum[GROUP * PER_STEP];
     for (int i = 0; i < GROUP * PER_STEP; i++) sum[i] = currents[i];
@@ -25,6 +25,7 @@ TARGET static inline void NAME(gather, CURRENT_BITS, ISA)(
 #endif
     for (int64_t k = 0; k < count; k++) {
         const uint64_t *from = words + (int64_t)STEPS * sources[k];
+        if (k + AHEAD < known) __builtin_prefetch(words + (int64_t)STEPS * sources[k + AHEAD]);
         const VECTOR weight = (VECTOR){} + (CURRENT)(negate ? -weights[k] : weights[k]);
 #pragma GCC unroll 8
         for (int step = 0; step < GROUP; step++) {
@@ -177,10 +178,11 @@ TARGET static void NAME4(population, CURRENT_BITS, MEMBRANE_BITS, ISA)(const Pop
             const CURRENT *weights;
             const int64_t words = p->tile * STEPS * a->n_pre;
             const int64_t taps = NAME(fan_in, CURRENT_BITS, any)(a, j, &sources, &weights);
+            const int64_t known = a->offsets ? taps : a->pointers[p->neurons] - a->pointers[j];
             for (int64_t step = 0; step < p->steps; step += GROUP) {
                 VECTOR *to = (VECTOR *)current[step];
-                NAME(gather, CURRENT_BITS, ISA)(to, sources, weights, taps, a->positive + words + step, 0);
-                if (a->negative) NAME(gather, CURRENT_BITS, ISA)(to, sources, weights, taps, a->negative + words + step, 1);
+                NAME(gather, CURRENT_BITS, ISA)(to, sources, weights, taps, known, a->positive + words + step, 0);
+                if (a->negative) NAME(gather, CURRENT_BITS, ISA)(to, sources, weights, taps, known, a->negative + words + step, 1);
             }
         }
         uint64_t positive[STEPS] = {0}, negative[STEPS] = {0};

@@ -1,8 +1,8 @@
 /* Everything for one instruction set; the includer defines ISA, TARGET, WIDTH, REGISTERS and CHAINS (see simd_step.h). */
 
-#define VALUES(BITS)                                                                                                             \
-    TARGET static void NAME(values, BITS, ISA)(                                                                                  \
-        int64_t n_post, const Arrival *arrival, const int##BITS##_t *values, int##BITS##_t *current)                             \
+#define VALUES(FROM, BITS)                                                                                                       \
+    TARGET static void NAME4(values, FROM, BITS, ISA)(                                                                           \
+        int64_t n_post, const Arrival *arrival, const int##FROM##_t *values, int##BITS##_t *current)                             \
     {                                                                                                                            \
         for (int64_t j = 0; j < n_post; j++) {                                                                                   \
             const int32_t *sources;                                                                                              \
@@ -11,9 +11,9 @@
             int##BITS##_t sum[LANES];                                                                                            \
             memcpy(sum, current + j * LANES, sizeof sum);                                                                        \
             for (int64_t k = 0; k < taps; k++) {                                                                                 \
-                const int##BITS##_t *from = values + (int64_t)sources[k] * LANES;                                                \
+                const int##FROM##_t *from = values + (int64_t)sources[k] * LANES;                                                \
                 if (k + AHEAD < taps)                                                                                            \
-                    for (int i = 0; i < LANES; i += 64 * 8 / BITS)                                                               \
+                    for (int i = 0; i < LANES; i += 64 * 8 / FROM)                                                               \
                         __builtin_prefetch(values + (int64_t)sources[k + AHEAD] * LANES + i);                                    \
                 const int##BITS##_t weight = weights[k];                                                                         \
                 for (int i = 0; i < LANES; i++) sum[i] += weight * from[i];                                                      \
@@ -21,8 +21,9 @@
             memcpy(current + j * LANES, sum, sizeof sum);                                                                        \
         }                                                                                                                        \
     }
-VALUES(32)
-VALUES(64)
+VALUES(16, 32)
+VALUES(32, 32)
+VALUES(64, 64)
 #undef VALUES
 
 #define SPREAD(BITS)                                                                                                       \
@@ -35,19 +36,24 @@ SPREAD(32)
 SPREAD(64)
 #undef SPREAD
 
-TARGET static void NAME2(enter, ISA)(
-    int64_t n, int64_t images, int32_t times, const int64_t *from, int32_t *values, int32_t *positive, int32_t *negative)
-{
-    for (int64_t block = 0; block < n; block += LINE) { /* neurons whose values of an image share a cache line */
-        const int64_t end = block + LINE < n ? block + LINE : n;
-        memset(values + block * LANES, 0, sizeof *values * (end - block) * LANES);
-        for (int64_t i = 0; i < images; i++)
-            for (int64_t j = block; j < end; j++) values[j * LANES + i] = (int32_t)from[i * n + j];
-        for (int64_t k = block * LANES; k < end * LANES; k++) positive[k] = values[k] > 0 ? times : 0;
-        if (!negative) continue;
-        for (int64_t k = block * LANES; k < end * LANES; k++) negative[k] = values[k] < 0 ? times : 0;
+#define ENTER(BITS)                                                                                                              \
+    TARGET static void NAME(enter, BITS, ISA)(                                                                                   \
+        int64_t n, int64_t images, int32_t times, const int64_t *from, int##BITS##_t *values, int32_t *positive,                 \
+        int32_t *negative)                                                                                                       \
+    {                                                                                                                            \
+        for (int64_t block = 0; block < n; block += LINE) { /* neurons whose values of an image share a cache line */            \
+            const int64_t end = block + LINE < n ? block + LINE : n;                                                             \
+            memset(values + block * LANES, 0, sizeof *values * (end - block) * LANES);                                           \
+            for (int64_t i = 0; i < images; i++)                                                                                 \
+                for (int64_t j = block; j < end; j++) values[j * LANES + i] = (int##BITS##_t)from[i * n + j];                    \
+            for (int64_t k = block * LANES; k < end * LANES; k++) positive[k] = values[k] > 0 ? times : 0;                       \
+            if (!negative) continue;                                                                                             \
+            for (int64_t k = block * LANES; k < end * LANES; k++) negative[k] = values[k] < 0 ? times : 0;                       \
+        }                                                                                                                        \
     }
-}
+ENTER(16)
+ENTER(32)
+#undef ENTER
 
 TARGET static void NAME2(decode, ISA)(
     int64_t n, const uint64_t *words, int64_t slots, const int64_t *payloads, int64_t *values)
@@ -86,10 +92,11 @@ TARGET static void NAME2(encode, ISA)(
     }
 }
 
-TARGET static void NAME2(sum_counts, ISA)(int64_t n, const int64_t *factors, const int32_t *counts, int64_t *sums)
+TARGET static void NAME2(sum_counts, ISA)(int64_t n, int64_t sets, const int64_t *factors, const int32_t *counts, int64_t *sums)
 {
     for (int64_t j = 0; j < n; j++)
-        for (int i = 0; i < LANES; i++) sums[i] += factors[j] * counts[j * LANES + i];
+        for (int64_t set = 0; set < sets; set++)
+            for (int i = 0; i < LANES; i++) sums[set * LANES + i] += factors[set * n + j] * counts[j * LANES + i];
 }
 
 TARGET static void NAME2(sum_images, ISA)(int64_t n, int64_t images, const int32_t *counts, int64_t *sums)
@@ -104,10 +111,16 @@ TARGET static void NAME2(sum_images, ISA)(int64_t n, int64_t images, const int32
     }
 }
 
-TARGET static void NAME2(sum_steps, ISA)(int64_t n, const int64_t *factors, const uint64_t *words, int64_t *sums)
+TARGET static void NAME2(sum_steps, ISA)(
+    int64_t tiles, int64_t n, int64_t sets, const int64_t *factors, const uint64_t *words, int64_t *sums)
 {
-    for (int64_t j = 0; j < n; j++)
-        for (int step = 0; step < STEPS; step++) sums[step] += factors[j] * __builtin_popcountll(words[STEPS * j + step]);
+    for (int64_t tile = 0; tile < tiles; tile++)
+        for (int64_t j = 0; j < n; j++) {
+            int64_t spikes[STEPS];
+            for (int step = 0; step < STEPS; step++) spikes[step] = __builtin_popcountll(words[(tile * n + j) * STEPS + step]);
+            for (int64_t set = 0; set < sets; set++)
+                for (int step = 0; step < STEPS; step++) sums[(set * tiles + tile) * STEPS + step] += factors[set * n + j] * spikes[step];
+        }
 }
 
 TARGET static void NAME2(sum_spikes, ISA)(int64_t n, const int64_t *factors, const uint64_t *words, int64_t *sums)
