@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsespike.export.connections import Connection, Conv2dConnection, CSRConnection
 from sparsespike.export.graph import Population, SpikingGraph
 from sparsespike.export.population import DECAY_UNIT
 
@@ -21,26 +20,6 @@ class Bound:
     """Largest \\|sum of arriving weights x emitted values\\| of a neuron in one step (bias not included)."""
     membrane: int
     """Largest \\|membrane\\| of a neuron over all steps, before or after a spike; of kind ``lif``, its current u is no larger."""
-
-
-def weight_sums(connection: Connection) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sums of the positive and of the negative weights that arrive at each postsynaptic neuron, two arrays of shape (n_post,).
-
-    For a convolution the borderless sums are used, which can only enlarge a bound.
-    """
-    if isinstance(connection, Conv2dConnection):
-        kernel = connection.kernel.astype(np.int64).reshape(len(connection.kernel), -1)
-        positions = int(np.prod(connection.output_shape[1:]))
-        positive, negative = np.maximum(kernel, 0).sum(axis=1), np.minimum(kernel, 0).sum(axis=1)
-        return np.repeat(positive, positions), np.repeat(negative, positions)
-    return _signed_column_sums(connection)
-
-
-def _signed_column_sums(csr: CSRConnection) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """From the sums of the weights and of their magnitudes."""
-    matrix, ones = csr.to_scipy(), np.ones(csr.shape[0], np.int64)
-    total, size = ones @ matrix, ones @ abs(matrix)
-    return (size + total) // 2, (total - size) // 2
 
 
 def emitted_range(population: Population) -> tuple[int, int]:
@@ -70,7 +49,7 @@ def bounds(graph: SpikingGraph, steps: int) -> dict[str, Bound]:
         population = graph.population(name)
         if population.kind == "input":
             continue
-        arriving = [(emitted_range(graph.population(p.pre)), weight_sums(p.connection)) for p in graph.into(name)]
+        arriving = [(emitted_range(graph.population(p.pre)), p.connection.weight_sums) for p in graph.into(name)]
         wide: Any = _integers(population, arriving, arrivals)
         high: NDArray[Any] = np.zeros(population.size, dtype=wide)
         low = high

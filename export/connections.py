@@ -111,6 +111,13 @@ class CSRConnection:
         """Synapses arriving at each postsynaptic neuron, shape (n_post,)."""
         return np.bincount(self.indices, minlength=self.n_post).astype(np.int64)
 
+    @cached_property
+    def weight_sums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Sums of the positive and of the negative weights that arrive at each postsynaptic neuron: two arrays (n_post,)."""
+        matrix, ones = self.to_scipy(), np.ones(self.shape[0], np.int64)
+        total, size = ones @ matrix, ones @ abs(matrix)
+        return (size + total) // 2, (total - size) // 2
+
     def to_csr(self) -> CSRConnection:
         """Itself."""
         return self
@@ -230,6 +237,14 @@ class Conv2dConnection:
     def fan_in(self) -> NDArray[np.int64]:
         """Synapses arriving at each postsynaptic neuron, borders exact, shape (n_post,)."""
         return self._fans[1]
+
+    @cached_property
+    def weight_sums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """As of ``CSRConnection``, but as if there were no borders, which can only enlarge a magnitude."""
+        kernel = self.kernel.astype(np.int64).reshape(len(self.kernel), -1)
+        positions = int(np.prod(self.output_shape[1:]))
+        positive, negative = np.maximum(kernel, 0).sum(axis=1), np.minimum(kernel, 0).sum(axis=1)
+        return np.repeat(positive, positions), np.repeat(negative, positions)
 
     @cached_property
     def nnz(self) -> int:

@@ -109,7 +109,7 @@ class Course:
         """Images side by side; what the input population emits is consumed."""
         population = self.graph.input
         signs = 1 + (emitted_range(population)[0] < 0)
-        counts = [self._room.empty(f"counts {sign}", (population.size, LANES), np.int32) for sign in range(signs)]
+        counts = self._counts(population, signs)
         inputs = self._room.empty("inputs", (population.size, LANES), self._input_type)
         self.library.functions.simd_enter(
             self.library.isa,
@@ -199,10 +199,7 @@ class Course:
 
     def _counts(self, population: Population, number: int) -> list[NDArray[np.int32]]:
         """Room for spike counts."""
-        counts = [self._room.empty(f"counts {sign}", (population.size, LANES), np.int32) for sign in range(number)]
-        for each in counts:
-            each.fill(0)
-        return counts
+        return [self._room.empty(f"counts {sign}", (population.size, LANES), np.int32) for sign in range(number)]
 
     def _read(self, layer: Layer, inputs: Lanes, fired: dict[str, Activity]) -> Lanes:
         """Membranes of the readout in all steps."""
@@ -244,6 +241,7 @@ class Course:
                 zero_reset=population.reset == "zero",
                 neurons=population.size,
                 steps=min(STEPS, self.steps - first) if scattered else self.steps,
+                fresh=not first,
                 lanes=lanes,
                 membranes=address(membranes),
                 constant=address(constant),
@@ -342,10 +340,12 @@ class Course:
         return values
 
     @cached_property
-    def _factors(self) -> dict[str, NDArray[np.int64]]:
+    def _factors(self) -> dict[str, NDArray[np.int32]]:
         """By population, what its spikes are weighted with in sums: 1, and the fan-out of each projection that leaves it."""
         return {
-            each.name: np.stack([np.ones(each.size, np.int64), *(p.connection.fan_out for p in self.graph.out_of(each.name))])
+            each.name: np.stack(
+                [np.ones(each.size, np.int64), *(projection.connection.fan_out for projection in self.graph.out_of(each.name))]
+            ).astype(np.int32)
             for each in self.graph.populations
         }
 
@@ -377,6 +377,12 @@ class Course:
                 self.library.isa, population.size, len(factors), address(factors), address(counts), address(sums)
             )
         return sums
+
+    def classes(self, readout: Lanes) -> NDArray[np.int64]:
+        """Neuron with the largest membrane, the first of several, after each step: shape (steps, 64)."""
+        found = np.empty((len(readout), LANES), np.int64)
+        self.library.functions.simd_classes(self.library.isa, *readout.shape[:2], address(readout), address(found))
+        return found
 
     def sum_images(self, counts: NDArray[np.int32] | None, neurons: int, images: int) -> NDArray[np.int64]:
         """Spikes of each neuron, summed over images, shape (1, N)."""

@@ -12,7 +12,6 @@ from sparsespike.backends.base import InputMode, SpikeCounts, updates
 from sparsespike.backends.bulk import BulkResult
 from sparsespike.backends.native.arrays import Outputs
 from sparsespike.backends.native.blocks import Activity, Course, Words
-from sparsespike.backends.native.library import STEPS
 from sparsespike.backends.native.plan import Plan
 from sparsespike.export.graph import Key, Population
 
@@ -103,7 +102,7 @@ def run_reduced(course: Course, values: NDArray[np.int64], input: InputMode) -> 
         dtype="int64",
         steps=steps,
         images=images,
-        predictions=_classes(readout)[:, :images].T.copy(),
+        predictions=course.classes(readout)[:, :images].T.copy(),
         spikes={each: spikes[each] for each in fires},
         spikes_by_image={each: by_image[each] for each in fires},
         spikes_by_step={each: by_step[each] for each in fires},
@@ -115,15 +114,6 @@ def run_reduced(course: Course, values: NDArray[np.int64], input: InputMode) -> 
         messages=messages,
         wall_seconds={"build": 0.0, "run": 0.0},
     )
-
-
-def _classes(readout: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Largest class of a readout of shape (steps, classes, 64) after each step, shape (steps, 64).
-
-    Tile after tile: along this axis argmax makes a copy of what it is given.
-    """
-    tiles = [readout[first : first + STEPS].argmax(axis=1) for first in range(0, len(readout), STEPS)]
-    return np.concatenate(tiles)
 
 
 def _at_first(count: Any, emissions: int, steps: int) -> NDArray[np.int64]:

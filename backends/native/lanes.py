@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sparsespike.backends.native.library import Arrival, Departure, address
 from sparsespike.backends.native.plan import geometry, rows, starts
-from sparsespike.export.bounds import Bound, emitted_range, weight_sums
+from sparsespike.export.bounds import Bound, emitted_range
 from sparsespike.export.connections import Connection, Conv2dConnection
 from sparsespike.export.graph import Key, Population, Projection, SpikingGraph
 from sparsespike.export.population import decayed
@@ -148,7 +148,7 @@ def _current_type(graph: SpikingGraph, firing: list[Projection]) -> int:
     low: Any = 0
     for projection in firing:
         least, _ = emitted_range(graph.population(projection.pre))
-        positive, negative = weight_sums(projection.connection)
+        positive, negative = projection.connection.weight_sums
         high = high + positive - (negative if least < 0 else 0)
         low = low + negative - (positive if least < 0 else 0)
     reach = int(np.max(np.maximum(high, -low), initial=0))

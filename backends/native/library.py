@@ -50,7 +50,7 @@ class Populace(ctypes.Structure):
     """A population and its steps; see ``Population`` in ``simd.c``."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("kind", "zero_reset", "neurons", "steps", "tile")),
+        *((name, ctypes.c_int64) for name in ("kind", "zero_reset", "neurons", "steps", "tile", "fresh")),
         ("lanes", ctypes.c_uint64),
         *((name, ctypes.c_void_p) for name in ("membranes", "constant", "threshold", "threshold_neg", "scattered", "net")),
         *((name, ctypes.c_void_p) for name in ("flow", "bias", "decay_current", "decay_voltage")),
@@ -130,6 +130,7 @@ def _declared(functions: Any) -> Any:
         "simd_spread": [number, number, number, array, array],
         "simd_decode": [number, number, array, number, array, array],
         "simd_encode": [number, number, number, ctypes.c_uint64, *[array] * 6],
+        "simd_classes": [number, number, number, array, array],
         "simd_sum_counts": [number, number, number, array, array, array],
         "simd_sum_images": [number, number, number, array, array],
         "simd_sum_steps": [number, number, number, number, array, array, array],

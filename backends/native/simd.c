@@ -53,6 +53,7 @@ typedef struct {
 typedef struct {
     int64_t kind, zero_reset, neurons, steps;
     int64_t tile;
+    int64_t fresh;             /* whether the counts hold nothing yet */
     uint64_t lanes;            /* bits of the images that are there */
     void *membranes;           /* (neurons, 64) of type MEMBRANE, as the four below */
     const void *constant;      /* added in each step; or NULL */
@@ -66,7 +67,7 @@ typedef struct {
     const void *decay_voltage;
     uint64_t *positive;        /* (tiles, neurons, 8), filled */
     uint64_t *negative;
-    int32_t *positive_counts;  /* (neurons, 64), added to */
+    int32_t *positive_counts;  /* (neurons, 64), added to, or set where fresh */
     int32_t *negative_counts;
     int64_t *readout;          /* (steps, neurons, 64), filled, of kind readout */
 } Population;
@@ -256,6 +257,7 @@ EXPORT void simd_population(
     Population p = *population;
     for (p.tile = 0; p.tile * STEPS < population->steps; p.tile++) {
         p.steps = population->steps - p.tile * STEPS < STEPS ? population->steps - p.tile * STEPS : STEPS;
+        p.fresh = population->fresh && !p.tile;
         CHOOSE(isa, population_table)[currents][membranes](&p, arrivals, count);
         if (p.positive) p.positive += STEPS * p.neurons;
         if (p.negative) p.negative += STEPS * p.neurons;
@@ -312,8 +314,15 @@ EXPORT void simd_encode(
     CHOOSE(isa, encode)(n, slots, lanes, primary, compensation, membranes, primary_words, compensation_words, counts);
 }
 
+/* classes (steps, 64): of membranes (steps, n, 64) the neuron with the largest, the first of several. */
+EXPORT void simd_classes(int64_t isa, int64_t steps, int64_t n, const int64_t *membranes, int64_t *classes)
+{
+    for (int64_t step = 0; step < steps; step++)
+        CHOOSE(isa, classes)(n, membranes + step * n * LANES, classes + step * LANES);
+}
+
 /* sums (sets, 64): of factor (sets, n) times count over neurons, for each image. */
-EXPORT void simd_sum_counts(int64_t isa, int64_t n, int64_t sets, const int64_t *factors, const int32_t *counts, int64_t *sums)
+EXPORT void simd_sum_counts(int64_t isa, int64_t n, int64_t sets, const int32_t *factors, const int32_t *counts, int64_t *sums)
 {
     CHOOSE(isa, sum_counts)(n, sets, factors, counts, sums);
 }
@@ -326,7 +335,7 @@ EXPORT void simd_sum_images(int64_t isa, int64_t n, int64_t images, const int32_
 
 /* sums (sets, tiles, 8): of factor (sets, n) times spikes over neurons and images, for each step. */
 EXPORT void simd_sum_steps(
-    int64_t isa, int64_t tiles, int64_t n, int64_t sets, const int64_t *factors, const uint64_t *words, int64_t *sums)
+    int64_t isa, int64_t tiles, int64_t n, int64_t sets, const int32_t *factors, const uint64_t *words, int64_t *sums)
 {
     CHOOSE(isa, sum_steps)(tiles, n, sets, factors, words, sums);
 }

@@ -83,7 +83,8 @@ TARGET static inline WIDE NAME4(decayed, CURRENT_BITS, MEMBRANE_BITS, ISA)(WIDE 
 #define EACH_PART _Pragma("GCC unroll 8") for (int i = 0; i < CHAINS; i++)
 
 /* What neuron j does in all steps, for CHAINS vectors of images that do not wait for each other; membranes, constants and counts
- * stay in registers. ``kind`` and ``zero_reset`` are constants where this is called, and select the code. */
+ * stay in registers. ``kind``, ``zero_reset`` and whether ``current`` is NULL are constants where this is called, and select the
+ * code. */
 TARGET __attribute__((always_inline)) static inline void NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(
     const Population *p, int64_t j, int first, const CURRENT (*current)[LANES], uint64_t *positive, uint64_t *negative,
     const int kind, const int zero_reset)
@@ -109,7 +110,8 @@ TARGET __attribute__((always_inline)) static inline void NAME4(fire, CURRENT_BIT
     for (int64_t step = 0; step < p->steps; step++) {
         uint64_t fired = 0, back = 0;
         EACH_PART {
-            WIDE x = constant[i] + NAME4(widen, CURRENT_BITS, MEMBRANE_BITS, ISA)(current[step] + first + i * PART);
+            WIDE x = constant[i];
+            if (current) x += NAME4(widen, CURRENT_BITS, MEMBRANE_BITS, ISA)(current[step] + first + i * PART);
             if (kind == LIF) {
                 flow[i] += x;
                 x = flow[i] + bias;
@@ -155,9 +157,15 @@ TARGET __attribute__((always_inline)) static inline void NAME4(fire, CURRENT_BIT
     memcpy((MEMBRANE *)p->membranes + at, v, sizeof v);
     if (kind == LIF) memcpy((MEMBRANE *)p->flow + at, flow, sizeof flow);
     EACH_PART {
-        if (kind != READOUT) *(TALLY *)(p->positive_counts + at + i * PART) += __builtin_convertvector(spikes[i], TALLY);
+        if (kind != READOUT) {
+            TALLY *to = (TALLY *)(p->positive_counts + at + i * PART);
+            const TALLY more = __builtin_convertvector(spikes[i], TALLY);
+            *to = p->fresh ? more : *to + more;
+        }
         if (kind == SIGNED_IF) {
-            *(TALLY *)(p->negative_counts + at + i * PART) += __builtin_convertvector(taken[i], TALLY);
+            TALLY *to = (TALLY *)(p->negative_counts + at + i * PART);
+            const TALLY more = __builtin_convertvector(taken[i], TALLY);
+            *to = p->fresh ? more : *to + more;
             *(TALLY *)(p->net + at + i * PART) = __builtin_convertvector(net[i], TALLY);
         }
     }
@@ -165,12 +173,13 @@ TARGET __attribute__((always_inline)) static inline void NAME4(fire, CURRENT_BIT
 
 TARGET static void NAME4(population, CURRENT_BITS, MEMBRANE_BITS, ISA)(const Population *p, const Arrival *arrivals, int64_t count)
 {
+    const int constant = p->kind == IF && !p->zero_reset && !count && !p->scattered; /* behind the input alone */
     for (int64_t j = 0; j < p->neurons; j++) {
         _Alignas(64) CURRENT current[STEPS][LANES];
         if (p->scattered)
             for (int64_t step = 0; step < p->steps; step++)
                 memcpy(current[step], (const CURRENT *)p->scattered + (step * p->neurons + j) * LANES, sizeof current[0]);
-        else /* not by memset, whose string instruction takes longer to begin than this to end */
+        else if (!constant) /* not by memset, whose string instruction takes longer to begin than this to end */
             for (int i = 0; i < STEPS * PER_STEP; i++) ((VECTOR *)current)[i] = (VECTOR){0};
         for (int64_t r = 0; r < count; r++) {
             const Arrival *a = &arrivals[r];
@@ -191,8 +200,10 @@ TARGET static void NAME4(population, CURRENT_BITS, MEMBRANE_BITS, ISA)(const Pop
                 NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, first, current, positive, negative, READOUT, 0);
             else if (p->kind == IF && p->zero_reset)
                 NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, first, current, positive, negative, IF, 1);
-            else if (p->kind == IF)
+            else if (p->kind == IF && !constant)
                 NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, first, current, positive, negative, IF, 0);
+            else if (p->kind == IF)
+                NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, first, NULL, positive, negative, IF, 0);
             else if (p->kind == LIF && p->zero_reset)
                 NAME4(fire, CURRENT_BITS, MEMBRANE_BITS, ISA)(p, j, first, current, positive, negative, LIF, 1);
             else if (p->kind == LIF)

@@ -88,15 +88,28 @@ TARGET static void NAME2(encode, ISA)(
             primary_words[at] = NAME(pack, bytes, ISA)(first) & lanes;
             compensation_words[at] = NAME(pack, bytes, ISA)(second) & lanes;
         }
-        for (int i = 0; i < LANES; i++) counts[j * LANES + i] += (int32_t)stage[i];
+        for (int i = 0; i < LANES; i++) counts[j * LANES + i] = (int32_t)stage[i];
     }
 }
 
-TARGET static void NAME2(sum_counts, ISA)(int64_t n, int64_t sets, const int64_t *factors, const int32_t *counts, int64_t *sums)
+TARGET static void NAME2(classes, ISA)(int64_t n, const int64_t *membranes, int64_t *classes)
+{
+    int64_t largest[LANES];
+    memcpy(largest, membranes, sizeof largest);
+    for (int i = 0; i < LANES; i++) classes[i] = 0;
+    for (int64_t j = 1; j < n; j++)
+        for (int i = 0; i < LANES; i++) {
+            const int64_t v = membranes[j * LANES + i];
+            classes[i] = v > largest[i] ? j : classes[i];
+            largest[i] = v > largest[i] ? v : largest[i];
+        }
+}
+
+TARGET static void NAME2(sum_counts, ISA)(int64_t n, int64_t sets, const int32_t *factors, const int32_t *counts, int64_t *sums)
 {
     for (int64_t j = 0; j < n; j++)
         for (int64_t set = 0; set < sets; set++)
-            for (int i = 0; i < LANES; i++) sums[set * LANES + i] += factors[set * n + j] * counts[j * LANES + i];
+            for (int i = 0; i < LANES; i++) sums[set * LANES + i] += (int64_t)factors[set * n + j] * counts[j * LANES + i];
 }
 
 TARGET static void NAME2(sum_images, ISA)(int64_t n, int64_t images, const int32_t *counts, int64_t *sums)
@@ -112,14 +125,14 @@ TARGET static void NAME2(sum_images, ISA)(int64_t n, int64_t images, const int32
 }
 
 TARGET static void NAME2(sum_steps, ISA)(
-    int64_t tiles, int64_t n, int64_t sets, const int64_t *factors, const uint64_t *words, int64_t *sums)
+    int64_t tiles, int64_t n, int64_t sets, const int32_t *factors, const uint64_t *words, int64_t *sums)
 {
     for (int64_t tile = 0; tile < tiles; tile++)
         for (int64_t j = 0; j < n; j++) {
-            int64_t spikes[STEPS];
+            int32_t spikes[STEPS];
             for (int step = 0; step < STEPS; step++) spikes[step] = __builtin_popcountll(words[(tile * n + j) * STEPS + step]);
             for (int64_t set = 0; set < sets; set++)
-                for (int step = 0; step < STEPS; step++) sums[(set * tiles + tile) * STEPS + step] += factors[set * n + j] * spikes[step];
+                for (int step = 0; step < STEPS; step++) sums[(set * tiles + tile) * STEPS + step] += (int64_t)factors[set * n + j] * spikes[step];
         }
 }
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from sparsespike.backends.testing import CASES, Case, reference
 from sparsespike.backends.testing.strategies import convolutions, graphs
-from sparsespike.export.bounds import Bound, bounds, emitted_range, weight_sums
+from sparsespike.export.bounds import Bound, bounds, emitted_range
 from sparsespike.export.connections import CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
 from sparsespike.export.population import decayed
@@ -112,8 +112,8 @@ def test_weight_sums_of_a_convolution_cover_its_expanded_ones() -> None:
     network = CASES["convolution"]().graph
     for key in (("input", "conv1"), ("conv1", "conv2")):
         connection = network.projection(*key).connection
-        positive, negative = weight_sums(connection)
-        exact_positive, exact_negative = weight_sums(connection.to_csr())
+        positive, negative = connection.weight_sums
+        exact_positive, exact_negative = connection.to_csr().weight_sums
         assert (positive >= exact_positive).all()
         assert (negative <= exact_negative).all()
         inner = connection.fan_in == connection.fan_in.max()

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from sparsespike.common.errors import GraphError
-from sparsespike.export.bounds import weight_sums
 from sparsespike.export.connections import Conv2dConnection, CSRConnection
 
 VALID: dict[str, Any] = {"pointers": [0, 2, 2, 3], "indices": [0, 3, 1], "values": [5, -1, 2], "n_post": 4}
@@ -81,7 +80,7 @@ def test_csr_equals_the_dense_matrix(data: st.DataObject) -> None:
     assert csr.nnz == np.count_nonzero(dense) == csr.fan_in.sum() == csr.fan_out.sum()
     assert np.array_equal(csr.fan_out, np.count_nonzero(dense, axis=1))
     assert np.array_equal(csr.fan_in, np.count_nonzero(dense, axis=0))
-    positive, negative = weight_sums(csr)
+    positive, negative = csr.weight_sums
     assert np.array_equal(positive, np.where(dense > 0, dense, 0).sum(axis=0))
     assert np.array_equal(negative, np.where(dense < 0, dense, 0).sum(axis=0))
 
@@ -153,7 +152,7 @@ def test_conv2d_counts_equal_the_expanded_ones(convolution: Conv2dConnection) ->
     assert convolution.nnz == csr.nnz
     assert np.array_equal(convolution.fan_out, csr.fan_out)
     assert np.array_equal(convolution.fan_in, csr.fan_in)
-    for borderless, exact in zip(weight_sums(convolution), weight_sums(csr), strict=True):
+    for borderless, exact in zip(convolution.weight_sums, csr.weight_sums, strict=True):
         assert np.all(np.abs(borderless) >= np.abs(exact))
 
 
