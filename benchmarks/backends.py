@@ -8,8 +8,8 @@ projection's constant current is computed beforehand (native counts it in its ti
 
 All alternatives are measured in turns, round by round, so that what else runs on the machine slows all of them alike; reported
 are the fastest round and the median. Everyone works on one core, but where two are named; Lava has its processes. Times are per
-image, without what is done once (compiling, building, starting); for Lava the time with that is given too. Each alternative's
-spikes are held against native's.
+image, without what is done once (compiling, building, lowering, starting); for native and Lava the time with that is given too.
+Each alternative's spikes are held against native's.
 """
 
 from __future__ import annotations

@@ -107,9 +107,12 @@ TARGET static void NAME2(classes, ISA)(int64_t n, const int64_t *membranes, int6
 
 TARGET static void NAME2(sum_counts, ISA)(int64_t n, int64_t sets, const int32_t *factors, const int32_t *counts, int64_t *sums)
 {
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t set = 0; set < sets; set++)
-            for (int i = 0; i < LANES; i++) sums[set * LANES + i] += (int64_t)factors[set * n + j] * counts[j * LANES + i];
+    for (int64_t set = 0; set < sets; set++) {
+        int64_t sum[LANES] = {0};
+        for (int64_t j = 0; j < n; j++)
+            for (int i = 0; i < LANES; i++) sum[i] += (int64_t)factors[set * n + j] * counts[j * LANES + i];
+        for (int i = 0; i < LANES; i++) sums[set * LANES + i] += sum[i];
+    }
 }
 
 TARGET static void NAME2(sum_images, ISA)(int64_t n, int64_t images, const int32_t *counts, int64_t *sums)
@@ -128,11 +131,12 @@ TARGET static void NAME2(sum_steps, ISA)(
     int64_t tiles, int64_t n, int64_t sets, const int32_t *factors, const uint64_t *words, int64_t *sums)
 {
     for (int64_t tile = 0; tile < tiles; tile++)
-        for (int64_t j = 0; j < n; j++) {
-            int32_t spikes[STEPS];
-            for (int step = 0; step < STEPS; step++) spikes[step] = __builtin_popcountll(words[(tile * n + j) * STEPS + step]);
-            for (int64_t set = 0; set < sets; set++)
-                for (int step = 0; step < STEPS; step++) sums[(set * tiles + tile) * STEPS + step] += (int64_t)factors[set * n + j] * spikes[step];
+        for (int64_t set = 0; set < sets; set++) {
+            int64_t sum[STEPS] = {0};
+            for (int64_t j = 0; j < n; j++)
+                for (int step = 0; step < STEPS; step++)
+                    sum[step] += (int64_t)factors[set * n + j] * __builtin_popcountll(words[(tile * n + j) * STEPS + step]);
+            for (int step = 0; step < STEPS; step++) sums[(set * tiles + tile) * STEPS + step] += sum[step];
         }
 }
 

@@ -23,7 +23,7 @@ def table(alternatives: Sequence[Alternative], events: float) -> tuple[str, list
                 each.name,
                 f"{1e3 * each.fastest:.3f}",
                 f"{1e3 * each.median:.3f}",
-                f"{1e3 * min(each.wholes):.2f}" if each.wholes else "",
+                f"{1e3 * min(each.wholes):.3f}" if each.wholes else "",
                 f"{events / each.fastest:.2e}",
                 *(f"{ratio:.2f}" for ratio in ratios),
                 each.exact,
