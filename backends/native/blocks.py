@@ -272,8 +272,8 @@ class Course:
             activity = fired[way.key[0]]
             signs = 1 + len(activity.negative)
             events = int(activity.events[way.key].sum())
-            gathering = GATHER_NS[layer.currents] * way.nnz * self.steps * signs
-            scattering = SCATTER_NS * (events + ROOM_EVENTS * layer.population.size * self.steps)
+            gathering = GATHER_NS[self.library.isa][layer.currents] * way.nnz * self.steps * signs
+            scattering = SCATTER_NS[layer.currents] * (events + ROOM_EVENTS * layer.population.size * self.steps)
             (scattered if room <= SCATTER_ROOM and scattering < gathering else gathered).append(way)
         return gathered, scattered
 

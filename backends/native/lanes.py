@@ -20,10 +20,10 @@ CURRENTS = (np.int16, np.int32, np.int64)
 MEMBRANES = (np.int32, np.int64)
 SCATTER_ROOM = 2**26
 """Most bytes that scattered currents of one tile may take; wider populations gather, whatever the activity."""
-GATHER_NS = (1.5, 3.0, 5.5)
-"""Time to gather one synapse for 64 images in one step, with currents of 16, 32 and 64 bits."""
-SCATTER_NS = 1.5
-"""Time to scatter one event. All three are measured (one core of an AMD EPYC, AVX-512) and decide about speed alone."""
+GATHER_NS = ((6.6, 10.5, 75), (2.6, 5.0, 9.7), (0.7, 2.1, 4.2))
+"""Time to gather one synapse for 64 images in one step, by instruction set, with currents of 16, 32 and 64 bits."""
+SCATTER_NS = (0.7, 0.85, 1.4)
+"""Time to scatter one event, with such currents. All are measured (one core of an AMD EPYC) and decide about speed alone."""
 ROOM_EVENTS = 25
 """What it takes to keep scattered currents of 64 images, for one neuron and step, in events."""
 

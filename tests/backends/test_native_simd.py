@@ -61,7 +61,7 @@ def layered(widths: list[int], images: int, steps: int, *, weight: int = 90, sig
 @each_set
 @each_way
 def test_conforms_on_every_case(isa: int, scatter_ns: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "SCATTER_NS", scatter_ns)
+    monkeypatch.setattr(blocks, "SCATTER_NS", (scatter_ns,) * 3)
     assert check_conformance(side_by_side(isa)) == {}
 
 
@@ -75,7 +75,7 @@ def test_conforms_on_every_case(isa: int, scatter_ns: float, monkeypatch: pytest
 def test_equals_the_reference_on_random_graphs(
     monkeypatch: pytest.MonkeyPatch, case: Case, mode: str, isa: int, scatter_ns: float
 ) -> None:
-    monkeypatch.setattr(blocks, "SCATTER_NS", scatter_ns)
+    monkeypatch.setattr(blocks, "SCATTER_NS", (scatter_ns,) * 3)
     graph, inputs, steps = case
     result = side_by_side(isa).run(graph, inputs, steps, record=graph.spiking, input=mode)
     assert_equal(result, reference(graph, inputs, steps, input=mode))
@@ -108,7 +108,7 @@ def test_every_width_of_currents_and_membranes_is_exact(
 @pytest.mark.parametrize("reach", [2**15 - 1, 2**15, 2**31 - 1, 2**31])
 def test_currents_at_the_very_edge_of_a_type(isa: int, scatter_ns: float, reach: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two neurons fire at once and together bring exactly the largest current, or its negative."""
-    monkeypatch.setattr(blocks, "SCATTER_NS", scatter_ns)
+    monkeypatch.setattr(blocks, "SCATTER_NS", (scatter_ns,) * 3)
     half = reach // 2
     graph = SpikingGraph(
         [
