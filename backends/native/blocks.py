@@ -17,43 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsespike.backends.native.activity import Activity, Lanes, Sums, Words
 from sparsespike.backends.native.lanes import CURRENTS, GATHER_NS, ROOM_EVENTS, SCATTER_NS, SCATTER_ROOM, Layer, Way
 from sparsespike.backends.native.library import LANES, STEPS, Arrival, Library, Populace, Room, address
 from sparsespike.export.bounds import emitted_range
-from sparsespike.export.graph import Key, Population, SpikingGraph
+from sparsespike.export.graph import Population, SpikingGraph
 
-Words = NDArray[np.uint64]
-Lanes = NDArray[Any]
-"""Integers of shape (..., 64): one an image."""
 _PRODUCTS = [(np.dtype(np.int16), np.dtype(np.int32)), (np.dtype(np.int32),) * 2, (np.dtype(np.int64),) * 2]
 """Types of values and currents that the kernel multiplies and adds."""
 _KINDS = {"if": 0, "signed_if": 1, "readout": 2, "lif": 3}
-
-
-@dataclass(frozen=True, eq=False)
-class Activity:
-    """What one population fired in a block.
-
-    Attributes
-    ----------
-    positive, negative : tuple of uint64 arrays, shape (tiles, N, 8)
-        One bit an image; tile k holds steps 8 k to 8 k + 7. Of kind ``aec`` both planes are positive: primary, compensation.
-    positive_counts, negative_counts : int32 arrays, shape (N, 64)
-        Spikes summed over steps, None where there cannot be any; lanes beyond the block's images hold anything. Valid until the
-        next population is run.
-    positive_by_step, negative_by_step : int64 arrays, shape (steps,)
-        Spikes in each step, summed over neurons and images; of the input population none, and no words: its values are known.
-    events : dict of projection's key to int64 array, shape (steps,)
-        Synaptic events in each step, likewise.
-    """
-
-    positive: tuple[Words, ...]
-    negative: tuple[Words, ...]
-    positive_counts: NDArray[np.int32]
-    negative_counts: NDArray[np.int32] | None
-    positive_by_step: NDArray[np.int64]
-    negative_by_step: NDArray[np.int64]
-    events: dict[Key, NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +91,7 @@ class Course:
             self.emissions,
             *(address(each) for each in (values, inputs, counts[0], counts[1] if signs == 2 else None)),
         )
-        consume(population, self._activity(population, (), (), counts[0], counts[1] if signs == 2 else None))
+        consume(population, self.sums.activity(population, (), (), counts[0], counts[1] if signs == 2 else None))
         return inputs
 
     @cached_property
@@ -127,14 +99,15 @@ class Course:
         """As narrow as the input's values allow."""
         return np.int16 if max(map(abs, emitted_range(self.graph.input))) < 2**15 else np.int32
 
+    @cached_property
+    def sums(self) -> Sums:
+        """How what is fired is summed up."""
+        return Sums(self.library, self.graph, self.steps)
+
     @property
     def emissions(self) -> int:
         """Steps in which the input emits its values."""
         return self.steps if self.graph.input.bias_mode == "every_step" else 1
-
-    def tiles(self) -> range:
-        """First steps of the tiles."""
-        return range(0, self.steps, STEPS)
 
     def _begin(self, layer: Layer, inputs: Lanes) -> tuple[Lanes, Lanes | None, Lanes | None]:
         """Membranes before the first step, with what comes in it alone; what comes in every step; currents of kind ``lif``.
@@ -176,25 +149,12 @@ class Course:
         planes, counts = self._planes(layer.population, signs), self._counts(layer.population, signs)
         self._integrate(layer, inputs, fired, lanes, planes, counts, None)
         if signs == 1:
-            return self._activity(layer.population, (planes[0],), (), counts[0], None)
-        return self._activity(layer.population, (planes[0],), (planes[1],) if counts[1].any() else (), counts[0], counts[1])
-
-    def _activity(
-        self,
-        population: Population,
-        positive: tuple[Words, ...],
-        negative: tuple[Words, ...],
-        positive_counts: NDArray[np.int32],
-        negative_counts: NDArray[np.int32] | None,
-    ) -> Activity:
-        """With its sums over neurons and images."""
-        sums = [self._sum_steps(population, planes) for planes in (positive, negative)]
-        events = {each.key: sums[0][k] + sums[1][k] for k, each in enumerate(self.graph.out_of(population.name), start=1)}
-        return Activity(positive, negative, positive_counts, negative_counts, sums[0][0], sums[1][0], events)
+            return self.sums.activity(layer.population, (planes[0],), (), counts[0], None)
+        return self.sums.activity(layer.population, (planes[0],), (planes[1],) if counts[1].any() else (), counts[0], counts[1])
 
     def _planes(self, population: Population, number: int) -> list[Words]:
         """Room for what a population fires."""
-        shape = len(self.tiles()), population.size, STEPS
+        shape = len(self.sums.tiles), population.size, STEPS
         return [self._room.empty(f"words {plane} {population.name}", shape, np.uint64) for plane in range(number)]
 
     def _counts(self, population: Population, number: int) -> list[NDArray[np.int32]]:
@@ -203,7 +163,7 @@ class Course:
 
     def _read(self, layer: Layer, inputs: Lanes, fired: dict[str, Activity]) -> Lanes:
         """Membranes of the readout in all steps."""
-        readout: Lanes = self._room.zeros("readout", (len(self.tiles()) * STEPS, layer.population.size, LANES), np.int64)
+        readout: Lanes = self._room.zeros("readout", (len(self.sums.tiles) * STEPS, layer.population.size, LANES), np.int64)
         if self.graph.slots is not None:
             self._read_coded(layer, inputs, fired, readout)
         else:
@@ -230,7 +190,7 @@ class Course:
             arrivals[k], room = way.arrival()
             rooms.append(room)  # held until the last tile
         # What is scattered lies ready for one tile at a time; without it the kernel goes through all tiles in one call.
-        for tile, first in enumerate(self.tiles() if scattered else (0,)):
+        for tile, first in enumerate(self.sums.tiles if scattered else (0,)):
             for k, way in enumerate(gathered):
                 positive, negative = fired[way.key[0]].positive, fired[way.key[0]].negative
                 arrivals[k].positive = address(positive[0][tile])
@@ -311,7 +271,7 @@ class Course:
             *(address(plane) for plane in planes),
             address(counts),
         )
-        return self._activity(population, tuple(planes), (), counts, None)
+        return self.sums.activity(population, tuple(planes), (), counts, None)
 
     def _read_coded(self, layer: Layer, inputs: Lanes, fired: dict[str, Activity], readout: Lanes) -> None:
         """The readout of an AEC graph: one slot after the other."""
@@ -338,55 +298,3 @@ class Course:
                     address(values),
                 )
         return values
-
-    @cached_property
-    def _factors(self) -> dict[str, NDArray[np.int32]]:
-        """By population, what its spikes are weighted with in sums: 1, and the fan-out of each projection that leaves it."""
-        return {
-            each.name: np.stack(
-                [np.ones(each.size, np.int64), *(projection.connection.fan_out for projection in self.graph.out_of(each.name))]
-            ).astype(np.int32)
-            for each in self.graph.populations
-        }
-
-    def _sum_steps(self, population: Population, planes: Sequence[Words]) -> NDArray[np.int64]:
-        """Spikes times each of its ``_factors``, summed over neurons and images, shape (factors, steps)."""
-        factors = self._factors[population.name]
-        sums = np.zeros((len(factors), len(self.tiles()), STEPS), np.int64)
-        for plane in planes:
-            self.library.functions.simd_sum_steps(
-                self.library.isa, len(plane), population.size, len(factors), address(factors), address(plane), address(sums)
-            )
-        return sums.reshape(len(factors), -1)[:, : self.steps]
-
-    def sum_spikes(self, planes: Sequence[Words], factors: NDArray[np.int64]) -> Lanes:
-        """Spikes times a factor for each neuron, summed over neurons, shape (steps, 64)."""
-        sums = np.zeros((len(self.tiles()), STEPS, LANES), np.int64)
-        for plane in planes:
-            self.library.functions.simd_sum_spikes(
-                self.library.isa, len(plane), len(factors), address(factors), address(plane), address(sums)
-            )
-        return sums.reshape(-1, LANES)[: self.steps]
-
-    def sum_counts(self, population: Population, counts: NDArray[np.int32] | None) -> NDArray[np.int64]:
-        """Spikes, and events by projection that leaves the population, summed over neurons and steps, (1 + projections, 64)."""
-        factors = self._factors[population.name]
-        sums = np.zeros((len(factors), LANES), np.int64)
-        if counts is not None:
-            self.library.functions.simd_sum_counts(
-                self.library.isa, population.size, len(factors), address(factors), address(counts), address(sums)
-            )
-        return sums
-
-    def classes(self, readout: Lanes) -> NDArray[np.int64]:
-        """Neuron with the largest membrane, the first of several, after each step: shape (steps, 64)."""
-        found = np.empty((len(readout), LANES), np.int64)
-        self.library.functions.simd_classes(self.library.isa, *readout.shape[:2], address(readout), address(found))
-        return found
-
-    def sum_images(self, counts: NDArray[np.int32] | None, neurons: int, images: int) -> NDArray[np.int64]:
-        """Spikes of each neuron, summed over images, shape (1, N)."""
-        sums = np.zeros((1, neurons), np.int64)
-        if counts is not None:
-            self.library.functions.simd_sum_images(self.library.isa, neurons, images, address(counts), address(sums))
-        return sums

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from sparsespike.backends.base import InputMode, SpikeCounts, updates
 from sparsespike.backends.bulk import BulkResult
+from sparsespike.backends.native.activity import Activity, Words
 from sparsespike.backends.native.arrays import Outputs
-from sparsespike.backends.native.blocks import Activity, Course, Words
+from sparsespike.backends.native.blocks import Course
 from sparsespike.backends.native.plan import Plan
 from sparsespike.export.graph import Key, Population
 
@@ -44,12 +45,12 @@ def run_whole(course: Course, plan: Plan, values: NDArray[np.int64], record: NDA
             out.negative[:, span] = activity.negative_counts[:, :images].T
         if population.kind == "input":
             return
-        out.positive_by_step[:, p] = course.sum_spikes(activity.positive, ones)[:, :images].T
-        out.negative_by_step[:, p] = course.sum_spikes(activity.negative, ones)[:, :images].T
+        out.positive_by_step[:, p] = course.sums.sum_spikes(activity.positive, ones)[:, :images].T
+        out.negative_by_step[:, p] = course.sums.sum_spikes(activity.negative, ones)[:, :images].T
         for r, projection in enumerate(ways):
             if projection.pre == population.name:
                 fan_out = np.ascontiguousarray(projection.connection.fan_out)
-                out.events[:, r] = course.sum_spikes(activity.positive + activity.negative, fan_out)[:, :images].T
+                out.events[:, r] = course.sums.sum_spikes(activity.positive + activity.negative, fan_out)[:, :images].T
         if record[p] >= 0:
             out.rasters[:, :, record[p] : record[p] + population.size] = _raster(population, activity, images, course.steps)
 
@@ -74,8 +75,8 @@ def run_reduced(course: Course, values: NDArray[np.int64], input: InputMode) -> 
 
     def keep(population: Population, activity: Activity) -> None:
         name, counts = population.name, (activity.positive_counts, activity.negative_counts)
-        sums = [course.sum_counts(population, each)[:, :images] for each in counts]
-        spikes[name] = SpikeCounts(*(course.sum_images(each, population.size, images) for each in counts))
+        sums = [course.sums.sum_counts(population, each)[:, :images] for each in counts]
+        spikes[name] = SpikeCounts(*(course.sums.sum_images(each, population.size, images) for each in counts))
         by_image[name] = SpikeCounts(*(each[0] for each in sums))
         by_step[name] = SpikeCounts(activity.positive_by_step[None], activity.negative_by_step[None])
         for k, projection in enumerate(graph.out_of(name), start=1):
@@ -102,7 +103,7 @@ def run_reduced(course: Course, values: NDArray[np.int64], input: InputMode) -> 
         dtype="int64",
         steps=steps,
         images=images,
-        predictions=course.classes(readout)[:, :images].T.copy(),
+        predictions=course.sums.classes(readout)[:, :images].T.copy(),
         spikes={each: spikes[each] for each in fires},
         spikes_by_image={each: by_image[each] for each in fires},
         spikes_by_step={each: by_step[each] for each in fires},

@@ -19,6 +19,8 @@ BOUNDING = 1024
 LOWERED = {CSRConnection: 12, Conv2dConnection: 28}
 LOWERING = {CSRConnection: 24, Conv2dConnection: 96}
 """Bytes for each weight (of a convolution, in its kernel): once it is lowered, and more for those of one projection meanwhile."""
+NEURON = 12 * WORD
+"""Bytes for each neuron of a projection: pointers, fans, sums of weights; what its population is made of."""
 INPUT_LANES = 2 * WORD + 3 * 4
 """Bytes for each input value of a block side by side: as int64, int32, and int64 again where it is multiplied; spike counts."""
 MEMBRANE_LANES = 3 * WORD + WORD + 3 * 4
@@ -42,7 +44,7 @@ def side_by_side(graph: SpikingGraph, steps: int, threads: int) -> int:
     fired = sum(signs[graph.population(name).kind] * graph.population(name).size for name in graph.spiking)
     words = fired * tiles * STEPS * WORD
     scattered = min(SCATTER_ROOM, _reached(graph) * STEPS * LANES * WORD)
-    readout = graph.readout.size * (tiles + 1) * STEPS * LANES * WORD  # and a tile of it in another order
+    readout = graph.readout.size * tiles * STEPS * LANES * WORD
     lanes = LANES * (INPUT_LANES * graph.input.size + MEMBRANE_LANES * _reached(graph))
     convolutions = [c for c in (p.connection for p in graph.projections) if isinstance(c, Conv2dConnection)]
     rooms: int = sum(12 * c.kernel[0].size + 8 * int(c.fan_out.max()) for c in convolutions)  # one output channel, one spike
@@ -101,5 +103,5 @@ def _lowered(graph: SpikingGraph) -> int:
     stored = [c.kernel.size if isinstance(c, Conv2dConnection) else c.nnz for c in connections]
     lowered = sum(LOWERED[type(c)] * weights for c, weights in zip(connections, stored, strict=True))
     lowering = max(LOWERING[type(c)] * weights for c, weights in zip(connections, stored, strict=True))
-    pointers = 3 * WORD * sum(sum(c.shape) for c in connections)
-    return lowered + lowering + pointers + BOUNDING * _reached(graph)
+    neurons = NEURON * sum(sum(c.shape) for c in connections)
+    return lowered + lowering + neurons + BOUNDING * _reached(graph)
