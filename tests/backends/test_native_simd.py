@@ -143,8 +143,16 @@ def test_bulk_sums_equal_those_of_counted_events(images: int, mode: str) -> None
     assert plain(fast) == plain(slow)
 
 
-def test_bulk_sums_of_an_aec_graph_equal_those_of_counted_events() -> None:
-    graph, inputs, steps = next(case for name in CASES if (case := CASES[name]()).graph.slots is not None)
+@pytest.mark.parametrize("name", CASES)
+def test_bulk_sums_of_every_case_equal_those_of_counted_events(name: str) -> None:
+    graph, inputs, steps = CASES[name]()
+    assert plain(run_blocks(side_by_side(), graph, inputs, steps)) == plain(run_blocks(NativeBackend(), graph, inputs, steps))
+
+
+@given(graphs())
+@settings(deadline=None, max_examples=50)
+def test_bulk_sums_of_random_graphs_equal_those_of_counted_events(case: Case) -> None:
+    graph, inputs, steps = case
     assert plain(run_blocks(side_by_side(), graph, inputs, steps)) == plain(run_blocks(NativeBackend(), graph, inputs, steps))
 
 
@@ -160,6 +168,27 @@ def plain(result: BulkResult) -> dict[str, object]:
     }
     named = {field: getattr(result, field) for field in ("backend", "version", "dtype", "steps", "images")}
     return {**spikes, **arrays, **named, "predictions": result.predictions.tolist()}
+
+
+@each_set
+@pytest.mark.parametrize("largest", [2**15 - 1, 2**15, 2**20])
+def test_inputs_at_the_very_edge_of_a_type(isa: int, largest: int) -> None:
+    weights = np.array([[3, -5, 7], [2, 9, -4]])
+    graph = SpikingGraph(
+        [
+            Population(name="x", shape=(2,), kind="input", value_range=(-largest, largest)),
+            Population(name="h", shape=(3,), kind="if", threshold=2 * np.array([largest, 3 * largest, 5])),
+            Population(name="y", shape=(1,), kind="readout"),
+        ],
+        [
+            Projection("x", "h", CSRConnection.from_scipy(weights)),
+            Projection("h", "y", CSRConnection.from_scipy(np.array([[1], [2], [4]]))),
+        ],
+    )
+    inputs = np.array([[largest, largest], [-largest, largest], [largest, -largest], [-largest, -largest], [0, 1]])
+    assert_equal(side_by_side(isa).run(graph, inputs, 9, record=["h"]), reference(graph, inputs, 9))
+    fast, slow = (run_blocks(backend, graph, inputs, 9) for backend in (side_by_side(isa), NativeBackend()))
+    assert plain(fast) == plain(slow)
 
 
 @pytest.mark.parametrize("threads", [2, 5])
