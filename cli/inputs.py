@@ -69,7 +69,7 @@ def _from_file(graph: SpikingGraph, path: Path) -> Inputs:
     if "images" not in arrays:
         raise DataError(f"{path}: found {', '.join(arrays) or 'nothing'}, expected 'images', and 'labels' if they are known")
     try:
-        images = graph.check_inputs(arrays["images"])
+        images = graph.flat_inputs(arrays["images"])
     except GraphError as error:
         raise DataError(f"{path}: {error}") from error
     if not len(images):

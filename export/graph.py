@@ -234,7 +234,11 @@ class SpikingGraph:
         return " or ".join(f"(images, {', '.join(map(str, shape))})" for shape in self.input_shapes)
 
     def check_inputs(self, inputs: NDArray[Any]) -> NDArray[np.int64]:
-        """Inputs as an int64 array of shape (B, N), after checking them against the input population.
+        """As ``flat_inputs``, as an int64 array."""
+        return np.ascontiguousarray(self.flat_inputs(inputs), dtype=np.int64)
+
+    def flat_inputs(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        """Inputs as an array of shape (B, N), of the type they came in, after checking them against the input population.
 
         Other shapes of as many values are refused: channels-last images, say, would be read in another order.
 
@@ -263,7 +267,7 @@ class SpikingGraph:
             raise GraphError(
                 f"inputs: found values {flat.min()}..{flat.max()}, expected {low}..{high} (value_range of {self.input.name!r})"
             )
-        return np.ascontiguousarray(flat, dtype=np.int64)
+        return flat
 
     def digest(self) -> str:
         """SHA-256 over everything that a run depends on (names, fields, weights), as hexadecimal; provenance is left out."""
