@@ -18,6 +18,12 @@ from sparsespike.backends.native import NativeBackend
 from sparsespike.export.connections import CSRConnection
 from sparsespike.export.graph import Population, Projection, SpikingGraph
 
+UNITS = {
+    "density": "share of links that are there",
+    "rate": "spikes of a neuron in a step",
+    "size": "neurons of a layer",
+    "batch": "images",
+}
 COUNTINGS: tuple[Counting, Counting] = ("computed", "measured")
 
 
@@ -85,7 +91,7 @@ def plot(records: Sequence[dict[str, Any]], path: Path) -> None:
         for counting in COUNTINGS:
             points = [(r[axis], r["events_per_s"]) for r in records if r["axis"] == axis and r["counting"] == counting]
             panel.loglog(*zip(*points, strict=True), marker="o", label=f"native, {counting}")
-        panel.set_xlabel(axis)
+        panel.set_xlabel(f"{axis} ({UNITS[axis]})")
         panel.grid(alpha=0.3)
     figure.axes[0].set_ylabel("synaptic events per second and core")
     figure.axes[0].legend()
