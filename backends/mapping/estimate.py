@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -262,37 +264,61 @@ def _pack(
         -(-least_bits // chip.synapse_bits.value),
         -(-int(targets.sum()) // chip.out_axons.value),
     )
-    while True:
-        share = -(-population.size // cores)
+
+    @cache
+    def load(share: int) -> _Load:
         used = -(-population.size // share)
         in_axons, bits = np.zeros(used, np.int64), np.zeros(used, np.int64)
         for part in into:
             for _, core, counts in part.axons(share, used):
                 in_axons += np.bincount(core, minlength=used)
                 np.add.at(bits, core, axon_bits(counts, share, part.delay_bits))
-        begin = np.arange(0, population.size, share)
-        out_axons = np.add.reduceat(targets, begin)
-        if (
-            in_axons.max() <= chip.in_axons.value
-            and bits.max() <= chip.synapse_bits.value
-            and out_axons.max() <= chip.out_axons.value
-        ):
-            break
-        cores = max(cores + 1, int(cores * 1.05))
+        out_axons = np.add.reduceat(targets, np.arange(0, population.size, share))
+        return _Load(used, share, *(int(each.max()) for each in (in_axons, bits, out_axons)))
+
+    limits = chip.in_axons.value, chip.synapse_bits.value, chip.out_axons.value
+    first = _first(lambda cores: load(-(-population.size // cores)).fits(*limits), cores, population.size)
+    found = load(-(-population.size // first))
+    begin = np.arange(0, population.size, found.share)
     messages = None if spikes is None else float(np.add.reduceat(spikes * targets, begin).max())
     return PopulationEstimate(
         name=described.name,
         neurons=described.neurons,
         thresholds=described.thresholds,
-        cores=used,
-        neurons_per_core=share,
-        in_axons=int(in_axons.max()),
-        synapse_memory_bytes=-(-int(bits.max()) // 8),
-        synapse_memory_share=float(bits.max() / chip.synapse_bits.value),
-        out_axons=int(out_axons.max()),
+        cores=found.used,
+        neurons_per_core=found.share,
+        in_axons=found.in_axons,
+        synapse_memory_bytes=-(-found.bits // 8),
+        synapse_memory_share=found.bits / chip.synapse_bits.value,
+        out_axons=found.out_axons,
         messages_per_spike=float(targets.mean()),
         messages_per_image=messages,
     )
+
+
+class _Load(NamedTuple):
+    """Cores that a population takes, neurons of each, and the most that any of them holds."""
+
+    used: int
+    share: int
+    in_axons: int
+    bits: int
+    out_axons: int
+
+    def fits(self, in_axons: int, bits: int, out_axons: int) -> bool:
+        """Whether no core holds more than that."""
+        return self.in_axons <= in_axons and self.bits <= bits and self.out_axons <= out_axons
+
+
+def _first(fits: Callable[[int], bool], least: int, most: int) -> int:
+    """The first of ``least`` and numbers each 5 % larger, up to ``most``, that fits; all after it are taken to fit, too."""
+    tried = [least]
+    while tried[-1] < most:
+        tried.append(min(max(tried[-1] + 1, int(tried[-1] * 1.05)), most))
+    low, high, step = 0, 0, 1
+    while high < len(tried) - 1 and not fits(tried[high]):
+        low, high, step = high + 1, min(high + step, len(tried) - 1), 2 * step
+    return tried[bisect_left(tried, True, low, high, key=fits)]
 
 
 def _least_cores(graph: SpikingGraph, chip: Chip, inside: list[str]) -> int:

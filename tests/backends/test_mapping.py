@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsespike.backends.mapping import CHIPS, LOIHI_1, LOIHI_2, Chip, Limit, estimate
-from sparsespike.backends.mapping.estimate import _parts, axon_bits
+from sparsespike.backends.mapping.estimate import _first, _parts, axon_bits
 from sparsespike.backends.testing import CASES
 from sparsespike.backends.testing.strategies import convolutions, graphs
 from sparsespike.export.connections import Conv2dConnection, CSRConnection
@@ -274,3 +274,19 @@ def test_large_convolutions_are_estimated_in_little_memory():
         tracemalloc.stop()
     assert [p.cores for p in found.populations] == [32, 32, 1]
     assert peak < 60 * 10**6
+
+
+@given(st.integers(1, 300), st.integers(0, 700), st.integers(0, 700))
+def test_the_fewest_cores_are_those_that_trying_each_in_turn_finds(least: int, more: int, needed: int) -> None:
+    most, tried = least + more, []
+
+    def fits(cores: int) -> bool:
+        tried.append(cores)
+        return cores >= min(needed, most)
+
+    cores = least
+    while not fits(cores):
+        cores = min(max(cores + 1, int(cores * 1.05)), most)
+    in_turn = len(tried)
+    assert _first(fits, least, most) == cores
+    assert len(tried) - in_turn <= 2 * np.log2(in_turn) + 2
