@@ -1,4 +1,4 @@
-"""Neurons onto cores: consecutive neurons of a population in equal shares, the fewest cores that keep every limit."""
+"""Neurons onto cores: consecutive neurons of a population in equal shares, and within 5 % the fewest cores that keep every limit."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def axon_bits(synapses: NDArray[np.int64], neurons_per_core: int, delay_bits: in
 def _pack(
     population: Population, into: list[_Synapses], targets: NDArray[np.int64], spikes: NDArray[Any] | None, chip: Chip
 ) -> PopulationEstimate:
-    """The fewest cores, and what they hold; without cores if not even one neuron fits a core."""
+    """The fewest cores, within 5 %, and what they hold; without cores if not even one neuron fits a core."""
     assert chip.in_axons is not None
     assert chip.out_axons is not None
     assert chip.synapse_bits is not None

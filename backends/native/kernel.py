@@ -3,6 +3,8 @@
 A population's whole raster of T steps is computed before the next population's. That is exact (in local time a population
 needs nothing but the populations before it) and keeps one projection's weights in the cache for T steps. Each step has two
 phases: all neurons are updated and those that fire are listed, then each spike adds its row of weights to the next currents.
+
+All in one file, because numba's cache notices a change in the file of the compiled function alone, not in those it calls.
 """
 
 from __future__ import annotations

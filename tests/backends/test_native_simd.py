@@ -198,10 +198,11 @@ def test_results_do_not_depend_on_the_number_of_threads(threads: int) -> None:
     assert_equal(many, one)
 
 
-def test_few_events_are_scattered_and_many_gathered() -> None:
+@each_set
+def test_few_events_are_scattered_and_many_gathered(isa: int) -> None:
     """By measured activity, in each block: the same projection is scattered where almost nothing fires."""
     graph, inputs, steps = layered([30, 400, 350, 5], 64, 16)
-    backend = side_by_side()
+    backend = side_by_side(isa)
     course = backend._course(graph, steps)
     chosen: list[tuple[int, int]] = []
 
