@@ -1,4 +1,4 @@
-"""Neurons onto cores: consecutive neurons of a population in equal shares, and within 5 % the fewest cores that keep every limit."""
+"""Neurons onto cores: consecutive neurons of a population in equal shares; within 5 % the fewest cores that keep all limits."""
 
 from __future__ import annotations
 

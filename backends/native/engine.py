@@ -39,8 +39,9 @@ class NativeBackend:
 
     * ``counting="measured"``: event-driven, one image after the other; each event is counted where its weight is added.
     * ``counting="computed"``: 64 images side by side, in the compiled kernel, many times faster from some ten images on and above
-      about one percent of activity; events are spikes times fan-out. Membranes and currents are as narrow as the graph's bounds prove wide enough,
-      and each projection is gathered (every synapse) or, where a block's activity is low, scattered (every event).
+      about one percent of activity; events are spikes times fan-out. Membranes and currents are as narrow as the graph's bounds
+      prove wide enough, and each projection is gathered (every synapse) or, where a block's activity is low, scattered (every
+      event).
 
     Results are equal, integer for integer. Where a membrane is not proven to stay within int64, or the compiled kernel is not at
     hand, the first way is taken, whatever was asked for: ``RunResult.counting`` says which it was.
